@@ -1,0 +1,1 @@
+//! The policy as its YAML file says it.

@@ -1,0 +1,286 @@
+//! The judgement of an event: where it stands, whether it is doomed and why, what was considered and why not,
+//! and when to look again.
+//!
+//! What no report has said yet is no evidence: silence counts only after its time, and never for a time in
+//! which Kaeru itself could not take reports.
+
+mod rules;
+mod verdict;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use kaeru_protocol::{Outcome, Peer};
+
+use crate::{
+    Decision, EventPolicy, EventState, Evidence, Flow, Plan, Policy, Reason, Standing, Trace,
+};
+
+/// The rules by which an event can be doomed, in the order in which they are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// An operator says so.
+    Operator,
+    /// A service that takes part says `failed`.
+    Word,
+    /// A status that the policy calls fatal.
+    Fatal,
+    /// The entry ended badly and was not tried again in time.
+    Entry,
+    /// A running step stalled.
+    Stalled,
+    /// The event's time is up.
+    Deadline,
+    /// The step that failed has always failed the whole event. Not in force yet.
+    Learned,
+}
+
+impl Rule {
+    /// All of them, in the order in which they are asked.
+    pub const ALL: [Self; 7] = [
+        Self::Operator,
+        Self::Word,
+        Self::Fatal,
+        Self::Entry,
+        Self::Stalled,
+        Self::Deadline,
+        Self::Learned,
+    ];
+
+    /// The word in policies, JSON, SQL and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Word => "word",
+            Self::Fatal => "fatal",
+            Self::Entry => "entry",
+            Self::Stalled => "stalled",
+            Self::Deadline => "deadline",
+            Self::Learned => "learned",
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Rule {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL
+            .into_iter()
+            .find(|rule| rule.as_str() == text)
+            .ok_or(())
+    }
+}
+
+/// The time and what is known of it, by the aggregator's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Now<'a> {
+    /// The time, ms.
+    pub at_ms: u64,
+    /// When each proxy was last heard of, ms.
+    pub heard: &'a BTreeMap<Box<str>, u64>,
+    /// Times in which reports could not be taken, oldest first.
+    pub outages: &'a [Span],
+    /// Times in which services lost reports or fell silent.
+    pub losses: &'a [Loss],
+}
+
+/// A time, ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// From.
+    pub from_ms: u64,
+    /// Until.
+    pub to_ms: u64,
+}
+
+/// A time in which reports of a service may be missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// Whose.
+    pub service: Peer,
+    /// When.
+    pub span: Span,
+}
+
+/// What became of looking at an event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judgement {
+    /// Where the event stands.
+    pub state: EventState,
+    /// Nothing is open and nothing was heard for `settle`: the state is final unless a late report comes.
+    pub settled: bool,
+    /// When something may change without a report, ms.
+    pub wake_ms: Option<u64>,
+    /// Each rule, whether it fired, and why or why not.
+    pub considered: Vec<Considered>,
+    /// A new decision or a new revision; `None` where what was decided before holds unchanged.
+    pub decision: Option<Decision>,
+}
+
+/// One rule and what it said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Considered {
+    /// Which.
+    pub rule: Rule,
+    /// Whether it dooms the event.
+    pub fired: bool,
+    /// Why, or why not.
+    pub why: Box<str>,
+}
+
+/// Whether the event must be rolled back: a new decision, or a new revision of the one in force.
+pub fn decide(
+    trace: &Trace,
+    before: Option<&Decision>,
+    flow: Option<&Flow>,
+    policy: &Policy,
+    now: &Now<'_>,
+) -> Option<Decision> {
+    judge(trace, before, flow, policy, now).decision
+}
+
+/// Looks at an event. `before` is the last decision about it, withdrawn or not.
+pub fn judge(
+    trace: &Trace,
+    before: Option<&Decision>,
+    flow: Option<&Flow>,
+    policy: &Policy,
+    now: &Now<'_>,
+) -> Judgement {
+    let case = Case {
+        trace,
+        before,
+        flow,
+        policy,
+        event: policy.for_event(trace.event_type.as_ref(), trace.entry.as_ref()),
+        now,
+    };
+    if let Some(decided) = before.filter(|d| !matches!(d.standing, Standing::Withdrawn(_))) {
+        return case.revise(decided);
+    }
+    let mut wakes = Vec::new();
+    let mut considered = Vec::new();
+    let mut fired: Option<(Reason, Vec<Evidence>)> = None;
+    for rule in Rule::ALL {
+        let look = if let Some(shared) = trace.shared {
+            Look::No(format!("the id is shared ({shared}): no rule applies"))
+        } else if case.event.is_on(rule) {
+            case.look(rule)
+        } else {
+            Look::No("switched off by the policy".to_owned())
+        };
+        let (is_fired, why) = match look {
+            Look::Fired(reason, evidence) => {
+                let why = reason.to_string();
+                fired.get_or_insert((reason, evidence));
+                (true, why)
+            }
+            Look::Waits { until_ms, why } => {
+                wakes.push(until_ms);
+                (false, why)
+            }
+            Look::No(why) => (false, why),
+        };
+        considered.push(Considered {
+            rule,
+            fired: is_fired,
+            why: why.into(),
+        });
+    }
+    let settles_ms = case.settles_ms();
+    let settled = !trace.is_open() && now.at_ms >= settles_ms;
+    wakes.push(settles_ms);
+    let decision = fired
+        .as_ref()
+        .and_then(|(reason, evidence)| case.doom(reason, evidence));
+    let state = if decision.is_some() {
+        EventState::RollingBack
+    } else if fired.is_some() && !trace.is_open() {
+        EventState::Failed
+    } else {
+        case.state(settled, &wakes)
+    };
+    Judgement {
+        state,
+        settled: settled && state != EventState::Running,
+        wake_ms: wakes.into_iter().filter(|w| *w > now.at_ms).min(),
+        considered,
+        decision,
+    }
+}
+
+/// What one rule says.
+enum Look {
+    /// It dooms the event.
+    Fired(Reason, Vec<Evidence>),
+    /// Not yet: look again then.
+    Waits { until_ms: u64, why: String },
+    /// No.
+    No(String),
+}
+
+/// One event and everything it is judged by.
+struct Case<'a> {
+    trace: &'a Trace,
+    before: Option<&'a Decision>,
+    flow: Option<&'a Flow>,
+    policy: &'a Policy,
+    event: EventPolicy<'a>,
+    now: &'a Now<'a>,
+}
+
+impl Case<'_> {
+    /// The plan of the decision in force.
+    fn planned(&self) -> Option<&Plan> {
+        let in_force = |d: &&Decision| !matches!(d.standing, Standing::Withdrawn(_));
+        self.before.filter(in_force).map(|d| &d.plan)
+    }
+
+    /// When silence since `from_ms` for `wait_ms` counts: a time in which reports could not be taken puts it
+    /// off to `wait_ms` after that time.
+    fn counts_from(&self, from_ms: u64, wait_ms: u64) -> u64 {
+        let mut until_ms = from_ms.saturating_add(wait_ms);
+        for outage in self.now.outages {
+            if outage.to_ms > from_ms && outage.from_ms < until_ms {
+                until_ms = until_ms.max(outage.to_ms.saturating_add(wait_ms));
+            }
+        }
+        until_ms
+    }
+
+    /// When "nothing is open" counts.
+    fn settles_ms(&self) -> u64 {
+        self.counts_from(self.trace.last_received_ms, self.event.settle_ms())
+    }
+
+    /// Where an event without a decision stands.
+    fn state(&self, settled: bool, wakes: &[u64]) -> EventState {
+        let waits = wakes.iter().any(|w| *w > self.now.at_ms);
+        let Some(entry) = self.trace.entry_call() else {
+            if !settled {
+                return EventState::Running;
+            }
+            let failed = |outcome| matches!(outcome, Outcome::Failed | Outcome::Unknown);
+            return if self.trace.steps.values().any(|s| failed(s.outcome)) {
+                EventState::Failed
+            } else {
+                EventState::Succeeded
+            };
+        };
+        match entry.outcome {
+            _ if !settled => EventState::Running,
+            Outcome::Succeeded => EventState::Succeeded,
+            _ if rules::client_gone(entry) => EventState::Abandoned,
+            // A rule may still doom it.
+            _ if waits => EventState::Running,
+            _ => EventState::Failed,
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! From a rule that fired, or a decision in force, to the decision or its next revision.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kaeru_protocol::Peer;
+
+use super::{Case, Considered, Judgement};
+use crate::order::order;
+use crate::{
+    Contested, Decision, Effect, EventState, Evidence, Plan, PlanEntry, Reason, Standing,
+    Withdrawal,
+};
+
+impl Case<'_> {
+    /// The first revision, unless there is nothing to undo.
+    pub(super) fn doom(&self, reason: &Reason, evidence: &[Evidence]) -> Option<Decision> {
+        let plan = self.plan();
+        (!plan.is_empty()).then(|| Decision {
+            revision: 1,
+            standing: Standing::Live,
+            reason: reason.clone(),
+            evidence: evidence.to_vec(),
+            plan,
+            policy_version: self.event.version(),
+            flow_version: self.flow.map(|f| f.version),
+            decided_ms: self.now.at_ms,
+        })
+    }
+
+    /// What becomes of a decision in force: it is withdrawn from a shared id, contested by an entry that
+    /// succeeds, or its plan grows; else it holds.
+    pub(super) fn revise(&self, decided: &Decision) -> Judgement {
+        let standing = self.standing(decided);
+        let plan = self.plan();
+        let changed = standing != decided.standing || plan != decided.plan;
+        let withdrawn = matches!(standing, Standing::Withdrawn(_));
+        let settles_ms = self.settles_ms();
+        let settled = !self.trace.is_open() && self.now.at_ms >= settles_ms;
+        Judgement {
+            state: if withdrawn {
+                self.state(settled, &[])
+            } else {
+                EventState::RollingBack
+            },
+            settled,
+            wake_ms: (settles_ms > self.now.at_ms).then_some(settles_ms),
+            considered: vec![Considered {
+                rule: decided.reason.rule(),
+                fired: true,
+                why: decided.reason.to_string().into(),
+            }],
+            decision: changed.then(|| Decision {
+                revision: decided.revision + 1,
+                standing,
+                plan,
+                ..decided.clone()
+            }),
+        }
+    }
+
+    fn standing(&self, decided: &Decision) -> Standing {
+        let withdraw = |reason: String| {
+            Standing::Withdrawn(Withdrawal {
+                by: "kaeru".into(),
+                reason: reason.into(),
+                at_ms: self.now.at_ms,
+            })
+        };
+        if let Some(shared) = self.trace.shared {
+            return withdraw(format!("the id is shared: {shared}"));
+        }
+        if decided.standing == Standing::Live && self.entry_succeeded_after(decided.decided_ms) {
+            return match self.event.contested() {
+                Contested::Wait => Standing::Contested,
+                Contested::RollBack => Standing::Live,
+                Contested::Withdraw => {
+                    withdraw("the entry succeeded after the decision".to_owned())
+                }
+            };
+        }
+        decided.standing.clone()
+    }
+
+    /// Everything there is to undo, as far as was heard. What an earlier revision held stays in it.
+    pub(super) fn plan(&self) -> Plan {
+        let effects: BTreeMap<&Peer, Effect> = self.effects().collect();
+        let wanted: BTreeSet<Peer> = effects.keys().map(|p| (*p).clone()).collect();
+        let entries = order(self.trace, &wanted)
+            .into_iter()
+            .map(|(service, place)| PlanEntry {
+                effect: effects.get(&service).copied().unwrap_or_default(),
+                service,
+                by_hand: true,
+                after: place.after,
+                together: place.together,
+            })
+            .collect();
+        Plan {
+            entries,
+            missing: self.missing(),
+        }
+    }
+
+    /// Services of the event, or of its learned flow, that lost reports or fell silent in its time.
+    fn missing(&self) -> BTreeSet<Peer> {
+        let earlier = self.planned().into_iter().flat_map(|p| &p.missing);
+        let from_ms = self.trace.began_received_ms;
+        let to_ms = self
+            .trace
+            .last_received_ms
+            .saturating_add(self.event.settle_ms());
+        self.now
+            .losses
+            .iter()
+            .filter(|loss| loss.span.from_ms <= to_ms && loss.span.to_ms >= from_ms)
+            .map(|loss| &loss.service)
+            .filter(|service| {
+                self.trace.takes_part(service)
+                    || self
+                        .flow
+                        .is_some_and(|flow| flow.steps.contains_key(*service))
+            })
+            .chain(earlier)
+            .cloned()
+            .collect()
+    }
+}

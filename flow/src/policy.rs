@@ -1,0 +1,398 @@
+//! What people say about events and services: the domain form of a policy. Reading it from YAML, with line
+//! numbers and contradictions named, is the aggregator's.
+//!
+//! Every key stands in a [`Layer`]: global, per event type, or per service. The most specific layer that
+//! names a key wins: service, then event type, then global, then the built-in default.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use kaeru_protocol::{Ending, EventType, Mode, Outcome, Peer};
+
+use crate::Rule;
+
+/// Built-in defaults; each can be set in a policy.
+pub mod defaults {
+    /// How long an entry may take to try again before its failure dooms the event, ms.
+    pub const ENTRY_RETRY_WAIT_MS: u64 = 1_000;
+    /// How long after an event's last report "nothing is open" counts: two flush intervals of 1 s, ms.
+    pub const SETTLE_MS: u64 = 2_000;
+    /// Above this many reports an id is shared, not an event.
+    pub const REPORTS_MAX: usize = 10_000;
+    /// Above this percentage of doomed events in a minute, a type falls back to `shadow`.
+    pub const DOOMED_MAX_PERCENT: u8 = 20;
+}
+
+/// A whole policy, in one version.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Policy {
+    /// The version that decisions name; 0 is the built-in policy.
+    pub version: u64,
+    /// For everything.
+    pub global: Layer,
+    /// For events of one type.
+    pub event_types: BTreeMap<EventType, Layer>,
+    /// For one service or external host.
+    pub services: BTreeMap<Peer, Layer>,
+}
+
+/// One layer of keys; what is `None` or empty is left to the next layer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Layer {
+    // Of the whole event (global and event-type layers only).
+    /// How far Kaeru goes; default `shadow`.
+    pub mode: Option<Mode>,
+    /// Rules switched on or off; default all on but `learned`.
+    pub rules: BTreeMap<Rule, bool>,
+    /// Percentage of doomed events in a minute above which the type falls back to `shadow`.
+    pub doomed_max_percent: Option<u8>,
+    /// Above this many reports an id is shared.
+    pub reports_max: Option<usize>,
+    /// What becomes of a decision whose entry succeeds after all; default wait for an operator.
+    pub contested: Option<Contested>,
+
+    // Of the event, looked up with its entry's service.
+    /// How long an entry may take to try again, ms.
+    pub entry_retry_wait_ms: Option<u64>,
+    /// How long after the last report "nothing is open" counts, ms.
+    pub settle_ms: Option<u64>,
+    /// How long an event may take, ms; a request's own `x-event-deadline` comes first.
+    pub deadline_ms: Option<u64>,
+
+    // Of a step.
+    /// Outcomes of statuses.
+    pub outcomes: BTreeMap<StatusPattern, Outcome>,
+    /// Statuses that doom the event at once.
+    pub fatal: BTreeSet<StatusPattern>,
+    /// Operations that change nothing though their method is unsafe.
+    pub read_only: Vec<Operation>,
+    /// Clean-up operations (let through by the filter's `pass`) that undo their service's step.
+    pub undoes: Vec<Operation>,
+    /// A failure here counts though a queue handed the branch over; default no.
+    pub required: Option<bool>,
+    /// A step open by the service's word stalls after this long without a word, ms; default never.
+    pub silence_ms: Option<u64>,
+    /// The service never has anything to undo; default no.
+    pub nothing_to_undo: Option<bool>,
+    /// What a silent proxy with an open step means; default only shown.
+    pub out_of_touch: Option<OutOfTouch>,
+}
+
+/// What becomes of a decision whose entry succeeds after it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Contested {
+    /// Undo waits for an operator.
+    #[default]
+    Wait,
+    /// Roll back all the same.
+    RollBack,
+    /// Withdraw the decision.
+    Withdraw,
+}
+
+/// What a proxy that fell silent with an open step means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OutOfTouch {
+    /// Shown, no doom.
+    #[default]
+    Show,
+    /// The step counts as stalled.
+    Doom,
+}
+
+/// `402`, `5xx`, `grpc:9`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StatusPattern {
+    /// One HTTP status.
+    Http(u16),
+    /// A family of HTTP statuses by its first digit.
+    Family(u8),
+    /// One gRPC status.
+    Grpc(u8),
+}
+
+/// `POST /search/*`: a method (or `*`) and a folded path, where a last `*` matches any rest.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Operation {
+    method: Box<str>,
+    path: Box<str>,
+}
+
+/// Why a text is no status pattern or operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidPattern(&'static str);
+
+impl fmt::Display for InvalidPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for InvalidPattern {}
+
+impl StatusPattern {
+    /// Whether the ending has this status. A gRPC answer is matched by its gRPC status alone.
+    pub fn matches(self, ending: &Ending) -> bool {
+        match self {
+            Self::Grpc(code) => ending.grpc == Some(code),
+            Self::Http(status) => ending.grpc.is_none() && ending.status == Some(status),
+            Self::Family(digit) => {
+                ending.grpc.is_none() && ending.status.is_some_and(|s| s / 100 == u16::from(digit))
+            }
+        }
+    }
+}
+
+impl FromStr for StatusPattern {
+    type Err = InvalidPattern;
+    fn from_str(text: &str) -> Result<Self, InvalidPattern> {
+        let invalid =
+            InvalidPattern("a status is 100 to 599, a family 1xx to 5xx, or grpc:0 to grpc:16");
+        if let Some(code) = text.strip_prefix("grpc:") {
+            return code
+                .parse()
+                .ok()
+                .filter(|c| *c <= 16)
+                .map(Self::Grpc)
+                .ok_or(invalid);
+        }
+        if let Some(digit) = text.strip_suffix("xx") {
+            return digit
+                .parse()
+                .ok()
+                .filter(|d| (1..=5).contains(d))
+                .map(Self::Family)
+                .ok_or(invalid);
+        }
+        text.parse()
+            .ok()
+            .filter(|s| (100..=599).contains(s))
+            .map(Self::Http)
+            .ok_or(invalid)
+    }
+}
+
+impl fmt::Display for StatusPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(status) => write!(f, "{status}"),
+            Self::Family(digit) => write!(f, "{digit}xx"),
+            Self::Grpc(code) => write!(f, "grpc:{code}"),
+        }
+    }
+}
+
+impl Operation {
+    /// Whether a request with this method and folded path is meant.
+    pub fn matches(&self, method: &str, path: &str) -> bool {
+        let by_path = match self.path.strip_suffix('*') {
+            Some(prefix) => path.starts_with(prefix),
+            None => path == &*self.path,
+        };
+        by_path && (&*self.method == "*" || &*self.method == method)
+    }
+}
+
+impl FromStr for Operation {
+    type Err = InvalidPattern;
+    fn from_str(text: &str) -> Result<Self, InvalidPattern> {
+        let invalid = InvalidPattern(
+            "an operation is a method (or *) and a path that begins with /, as in `POST /search/*`",
+        );
+        let (method, path) = text.split_once(' ').ok_or(invalid.clone())?;
+        let method_valid =
+            method == "*" || method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+        let inner_star = path.strip_suffix('*').unwrap_or(path).contains('*');
+        if method.is_empty()
+            || !method_valid
+            || !path.starts_with('/')
+            || inner_star
+            || path.contains(' ')
+        {
+            return Err(invalid);
+        }
+        Ok(Self {
+            method: method.into(),
+            path: path.into(),
+        })
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}
+
+/// The policy as it holds for one event.
+#[derive(Debug, Clone, Copy)]
+pub struct EventPolicy<'a> {
+    policy: &'a Policy,
+    event_type: Option<&'a Layer>,
+    entry: Option<&'a Layer>,
+}
+
+/// The policy as it holds for one step: the layers from most to least specific.
+#[derive(Debug, Clone, Copy)]
+pub struct StepPolicy<'a> {
+    layers: [Option<&'a Layer>; 3],
+}
+
+impl Policy {
+    /// As it holds for an event of this type with this entry.
+    pub fn for_event(
+        &self,
+        event_type: Option<&EventType>,
+        entry: Option<&Peer>,
+    ) -> EventPolicy<'_> {
+        EventPolicy {
+            policy: self,
+            event_type: event_type.and_then(|t| self.event_types.get(t)),
+            entry: entry.and_then(|e| self.services.get(e)),
+        }
+    }
+
+    /// As it holds for one step of an event of this type.
+    pub fn for_step(&self, event_type: Option<&EventType>, peer: &Peer) -> StepPolicy<'_> {
+        StepPolicy {
+            layers: [
+                self.services.get(peer),
+                event_type.and_then(|t| self.event_types.get(t)),
+                Some(&self.global),
+            ],
+        }
+    }
+}
+
+impl EventPolicy<'_> {
+    fn first<T>(&self, key: impl Fn(&Layer) -> Option<T>) -> Option<T> {
+        self.entry
+            .and_then(&key)
+            .or_else(|| self.event_type.and_then(&key))
+            .or_else(|| key(&self.policy.global))
+    }
+
+    /// The policy's version.
+    pub fn version(&self) -> u64 {
+        self.policy.version
+    }
+
+    /// How far Kaeru goes.
+    pub fn mode(&self) -> Mode {
+        self.first(|l| l.mode).unwrap_or_default()
+    }
+
+    /// Whether a rule is in force.
+    pub fn is_on(&self, rule: Rule) -> bool {
+        self.first(|l| l.rules.get(&rule).copied())
+            .unwrap_or(rule != Rule::Learned)
+    }
+
+    /// Percentage of doomed events in a minute above which the type falls back to `shadow`.
+    pub fn doomed_max_percent(&self) -> u8 {
+        self.first(|l| l.doomed_max_percent)
+            .unwrap_or(defaults::DOOMED_MAX_PERCENT)
+    }
+
+    /// Above this many reports an id is shared.
+    pub fn reports_max(&self) -> usize {
+        self.first(|l| l.reports_max)
+            .unwrap_or(defaults::REPORTS_MAX)
+    }
+
+    /// What becomes of a contested decision.
+    pub fn contested(&self) -> Contested {
+        self.first(|l| l.contested).unwrap_or_default()
+    }
+
+    /// How long an entry may take to try again, ms.
+    pub fn entry_retry_wait_ms(&self) -> u64 {
+        self.first(|l| l.entry_retry_wait_ms)
+            .unwrap_or(defaults::ENTRY_RETRY_WAIT_MS)
+    }
+
+    /// How long after the last report "nothing is open" counts, ms.
+    pub fn settle_ms(&self) -> u64 {
+        self.first(|l| l.settle_ms).unwrap_or(defaults::SETTLE_MS)
+    }
+
+    /// How long the event may take, ms.
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.first(|l| l.deadline_ms)
+    }
+}
+
+impl<'a> StepPolicy<'a> {
+    fn layers(&self) -> impl Iterator<Item = &'a Layer> {
+        self.layers.into_iter().flatten()
+    }
+
+    fn first<T>(&self, key: impl Fn(&Layer) -> Option<T>) -> Option<T> {
+        self.layers().find_map(key)
+    }
+
+    /// The outcome of an ending: the service's word, what the transport saw, then the most specific layer that
+    /// names the status (an exact status before its family), then the default.
+    pub fn outcome(&self, ending: &Ending) -> Outcome {
+        if ending.word.is_some() || ending.by_transport().is_some() {
+            return ending.outcome();
+        }
+        self.first(|layer| {
+            let named = |(pattern, outcome): (&StatusPattern, &Outcome)| {
+                pattern.matches(ending).then_some(*outcome)
+            };
+            let exact =
+                |(p, _): &(&StatusPattern, &Outcome)| !matches!(p, StatusPattern::Family(_));
+            layer
+                .outcomes
+                .iter()
+                .filter(exact)
+                .find_map(named)
+                .or_else(|| layer.outcomes.iter().find_map(named))
+        })
+        .unwrap_or_else(|| ending.outcome())
+    }
+
+    /// The status that dooms the event, if the ending has one. Layers add up.
+    pub fn fatal(&self, ending: &Ending) -> Option<StatusPattern> {
+        self.layers()
+            .flat_map(|l| &l.fatal)
+            .copied()
+            .find(|p| p.matches(ending))
+    }
+
+    /// Whether the operation changes nothing. Layers add up.
+    pub fn is_read_only(&self, method: &str, path: &str) -> bool {
+        self.layers()
+            .flat_map(|l| &l.read_only)
+            .any(|op| op.matches(method, path))
+    }
+
+    /// Whether the clean-up operation undoes its service's step. Layers add up.
+    pub fn undoes(&self, method: &str, path: &str) -> bool {
+        self.layers()
+            .flat_map(|l| &l.undoes)
+            .any(|op| op.matches(method, path))
+    }
+
+    /// Whether a failure counts though a queue handed the branch over.
+    pub fn is_required(&self) -> bool {
+        self.first(|l| l.required).unwrap_or(false)
+    }
+
+    /// After how long without a word an open step stalls, ms.
+    pub fn silence_ms(&self) -> Option<u64> {
+        self.first(|l| l.silence_ms)
+    }
+
+    /// Whether the service never has anything to undo.
+    pub fn has_nothing_to_undo(&self) -> bool {
+        self.first(|l| l.nothing_to_undo).unwrap_or(false)
+    }
+
+    /// What a silent proxy with an open step means.
+    pub fn out_of_touch(&self) -> OutOfTouch {
+        self.first(|l| l.out_of_touch).unwrap_or_default()
+    }
+}

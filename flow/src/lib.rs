@@ -25,3 +25,8 @@ pub use trace::{
     Attempt, CallTrace, Cleanup, Deadline, Demand, Effect, EventState, Open, RefusalSeen, SeenBy,
     Shared, Step, Trace, UndoSeen, WordSaid,
 };
+
+#[cfg(test)]
+mod notation;
+#[cfg(test)]
+mod tests;

@@ -62,7 +62,7 @@ pub enum Reason {
     Fatal {
         /// Which.
         peer: Peer,
-        /// What it answered.
+        /// The policy's pattern that the answer matches.
         status: StatusPattern,
     },
     /// The entry ended and was not tried again in time.
@@ -141,7 +141,7 @@ impl fmt::Display for Reason {
             Self::Fatal { peer, status } => {
                 write!(
                     f,
-                    "{peer} answered {status}, which the policy calls fatal for it"
+                    "{peer} answered with a status that the policy calls fatal for it ({status})"
                 )
             }
             Self::Entry {

@@ -15,6 +15,9 @@ use crate::{Fact, Policy, ReportKey};
 /// Services of one event; above it the id is shared.
 const SERVICES_MAX: usize = 256;
 
+/// Attempts that callees reported, by callee, caller and the caller's `t`.
+type HeardRequests = BTreeMap<(Peer, ServiceName, Option<u64>), u32>;
+
 impl Trace {
     /// All that `facts` say of `event`, with outcomes and effects as `policy` reads them.
     pub fn fold(event: EventId, facts: impl IntoIterator<Item = Fact>, policy: &Policy) -> Self {
@@ -64,8 +67,9 @@ impl Trace {
             }
         }
         // Callers' views last: they count only where the callee said nothing of the same request.
+        let heard = trace.heard_requests();
         for fact in calls_seen {
-            trace.take_call(fact);
+            trace.take_call(fact, &heard);
         }
         trace.put_in_order();
         trace.event_type = event_type(facts.values(), &trace);
@@ -126,46 +130,62 @@ impl Trace {
             due_ms: report.due_ms.unwrap_or(0),
         });
         let call = step.call(fact, report.call.from.as_ref());
-        if let Some(known) = call.attempts.iter_mut().find(|a| a.key == first) {
-            // Facts come in the order of their sequences; an end stays an end.
-            if known.open.is_some() {
+        // Facts come in the order of their sequences; only a later report of an attempt names its first.
+        let known = report
+            .opened
+            .and_then(|_| call.attempts.iter_mut().rev().find(|a| a.key == first));
+        match known {
+            // An end stays an end.
+            Some(known) if known.open.is_some() => {
                 known.open = open;
                 known.ending = report.ending;
                 known.duration_ms = report.duration_ms;
                 known.received_ms = fact.received_ms;
                 known.sent_ms = known.sent_ms.or(report.sent_ms);
             }
-            return;
+            Some(_) => {}
+            None => call.attempts.push(Attempt {
+                key: first,
+                open,
+                ..fact.attempt(SeenBy::Service)
+            }),
         }
-        call.attempts.push(Attempt {
-            key: first,
-            open,
-            ..fact.attempt(SeenBy::Service)
-        });
     }
 
     /// The caller's view of a call: it stands where the callee said nothing of the same request, or where the
     /// callee heard fewer attempts than were made.
-    fn take_call(&mut self, fact: &Fact) {
+    fn take_call(&mut self, fact: &Fact, heard: &HeardRequests) {
         let report = &fact.report;
         let Some(to) = report.call.to.clone() else {
             return;
         };
         let caller = &fact.service;
-        let step = self.step(to);
-        step.parents.insert(caller.clone().into());
-        let heard = step
-            .calls
-            .iter()
-            .filter(|c| c.from.as_ref() == Some(caller))
-            .flat_map(|c| &c.attempts)
-            .filter(|a| a.seen_by == SeenBy::Service && a.sent_ms == report.sent_ms)
-            .count();
-        if heard > 0 && u32::try_from(heard).is_ok_and(|heard| heard >= report.attempt) {
+        let request = (to.clone(), caller.clone(), report.sent_ms);
+        if heard
+            .get(&request)
+            .is_some_and(|count| *count >= report.attempt)
+        {
             return;
         }
+        let step = self.step(to);
+        step.parents.insert(caller.clone().into());
         let attempt = fact.attempt(SeenBy::Caller);
         step.call(fact, Some(caller)).attempts.push(attempt);
+    }
+
+    /// How many attempts of each request (callee, caller, the caller's `t`) the callee itself reported.
+    fn heard_requests(&self) -> HeardRequests {
+        let mut heard = HeardRequests::new();
+        for (peer, step) in &self.steps {
+            for call in &step.calls {
+                let Some(caller) = &call.from else { continue };
+                for attempt in &call.attempts {
+                    let request = (peer.clone(), caller.clone(), attempt.sent_ms);
+                    *heard.entry(request).or_default() += 1;
+                }
+            }
+        }
+        heard
     }
 
     fn take_word(&mut self, fact: &Fact) {

@@ -1,0 +1,102 @@
+//! Branches that a queue handed over, and events without an entry.
+
+use expect_test::expect;
+
+use super::{check, check_in, for_service};
+use crate::Layer;
+
+const PAID: &str = "web>backend POST /pay ok; web POST /orders ok; ";
+
+#[test]
+fn a_consumer_whose_call_fails_rolls_nothing_back() {
+    check(
+        &format!(
+            "{PAID} consumer>mail POST /send 500; ? 3000; consumer>mail POST /send ok at=4000; ? 7000"
+        ),
+        &expect![[r#"
+            3000: succeeded, settled
+              word: no service says `failed`
+              fatal: no answer has a status that the policy calls fatal
+              entry: the entry shop/web succeeded
+              stalled: nothing is open
+              deadline: the event has no deadline
+            7000: succeeded, settled
+              word: no service says `failed`
+              fatal: no answer has a status that the policy calls fatal
+              entry: the entry shop/web succeeded
+              stalled: nothing is open
+              deadline: the event has no deadline
+        "#]],
+    );
+}
+
+#[test]
+fn a_word_from_a_branch_counts_only_where_it_is_required() {
+    let case = format!("{PAID} consumer>mail POST /send 500; consumer says failed; ? 100");
+    check(
+        &case,
+        &expect![[r#"
+        100: running, look again after 1945
+          word: shop/consumer says `failed`, in a branch that a queue handed over and the policy does not require
+          fatal: no answer has a status that the policy calls fatal
+          entry: the entry shop/web succeeded
+          stalled: nothing is open
+          deadline: the event has no deadline
+    "#]],
+    );
+    let required = for_service(
+        "consumer",
+        Layer {
+            required: Some(true),
+            ..Layer::default()
+        },
+    );
+    check_in(
+        &case,
+        &required,
+        &expect![[r#"
+        100: rolling_back, look again after 1945
+        roll back, revision 1: shop/consumer says that the event failed for good
+          because shop/consumer said `failed` (000007ffec078cfd/1)
+          undo shop/backend (yes)
+          undo shop/mail (maybe)
+          undo shop/consumer (maybe) after shop/mail
+          undo shop/web (yes) after shop/backend
+    "#]],
+    );
+}
+
+#[test]
+fn an_event_without_an_entry_is_doomed_by_a_word() {
+    check(
+        "consumer>mail POST /send ok; consumer>mail POST /send 500; ? 3000; consumer says failed at=4000; ? 4010",
+        &expect![[r#"
+            3000: succeeded, settled
+              word: no service says `failed`
+              fatal: no answer has a status that the policy calls fatal
+              entry: no call that began the event was reported
+              stalled: nothing is open
+              deadline: the event has no deadline
+            4010: rolling_back, look again after 1995
+            roll back, revision 1: shop/consumer says that the event failed for good
+              because shop/consumer said `failed` (000007ffec078cfd/1)
+              undo shop/mail (yes)
+              undo shop/consumer (maybe) after shop/mail
+        "#]],
+    );
+}
+
+#[test]
+fn a_service_that_takes_no_part_dooms_nothing() {
+    check(
+        "web POST /orders ok; stranger says failed; ? 30",
+        &expect![[r#"
+            30: running, look again after 1995
+              word: shop/stranger says `failed`, but takes no part in the event
+              fatal: no answer has a status that the policy calls fatal
+              entry: the entry shop/web succeeded
+              stalled: nothing is open
+              deadline: the event has no deadline
+        "#]],
+    );
+}

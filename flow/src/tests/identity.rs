@@ -1,0 +1,116 @@
+//! Shared ids are not events.
+
+use expect_test::expect;
+
+use super::{check, check_in, global};
+use crate::Layer;
+
+#[test]
+fn a_borrowed_id_with_a_second_unsafe_entry_is_shared() {
+    check(
+        "web POST /orders ok borrowed; web POST /orders 500 borrowed; ? 1100; ? 3000",
+        &expect![[r#"
+            1100: running, shared: a borrowed id with a second unsafe entry that is no retry, look again after 925
+              word: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              fatal: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              entry: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              stalled: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              deadline: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+            3000: succeeded, shared: a borrowed id with a second unsafe entry that is no retry, settled
+              word: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              fatal: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              entry: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              stalled: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              deadline: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+        "#]],
+    );
+    check(
+        "web POST /orders 500 borrowed; web POST /refunds 500 borrowed; ? 3000",
+        &expect![[r#"
+            3000: failed, shared: a borrowed id with a second unsafe entry that is no retry, settled
+              word: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              fatal: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              entry: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              stalled: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              deadline: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+        "#]],
+    );
+}
+
+#[test]
+fn retries_do_not_make_an_id_shared() {
+    check(
+        "web>db POST /rows ok borrowed; web POST /orders 500 borrowed; web POST /orders 500 borrowed; ? 3000",
+        &expect![[r#"
+            3000: rolling_back, settled
+            roll back, revision 1: the entry shop/web failed and was not tried again in time
+              because shop/web ended POST /orders with 500 (000000000004f9ed/2)
+              undo shop/db (yes)
+              undo shop/web (maybe) after shop/db
+        "#]],
+    );
+    check(
+        "web GET /orders ok borrowed; web>db POST /rows ok borrowed; web POST /orders 500 borrowed; ? 3000",
+        &expect![[r#"
+            3000: rolling_back, settled
+            roll back, revision 1: the entry shop/web failed and was not tried again in time
+              because shop/web ended POST /orders with 500 (000000000004f9ed/2)
+              undo shop/db (yes)
+              undo shop/web (maybe) after shop/db
+        "#]],
+    );
+}
+
+#[test]
+fn a_chosen_id_may_have_two_entries() {
+    check(
+        "web>db POST /rows ok; web POST /orders ok; web POST /refunds 500; ? 3000",
+        &expect![[r#"
+            3000: succeeded, settled
+              word: no service says `failed`
+              fatal: no answer has a status that the policy calls fatal
+              entry: the entry shop/web succeeded
+              stalled: nothing is open
+              deadline: the event has no deadline
+        "#]],
+    );
+}
+
+#[test]
+fn a_live_decision_of_a_shared_id_is_withdrawn() {
+    check(
+        "web>db POST /rows ok borrowed; web POST /orders 500 borrowed; ? 1100; web POST /orders 200 borrowed at=2000; web POST /orders 200 borrowed at=2100; ? 2200",
+        &expect![[r#"
+            1100: rolling_back, look again after 925
+            roll back, revision 1: the entry shop/web failed and was not tried again in time
+              because shop/web ended POST /orders with 500 (000000000004f9ed/1)
+              undo shop/db (yes)
+              undo shop/web (maybe) after shop/db
+            2200: running, shared: a borrowed id with a second unsafe entry that is no retry, look again after 1905
+            withdrawn by kaeru: the id is shared: a borrowed id with a second unsafe entry that is no retry, revision 2: the entry shop/web failed and was not tried again in time
+              because shop/web ended POST /orders with 500 (000000000004f9ed/1)
+              undo shop/db (yes)
+              undo shop/web (yes) after shop/db
+        "#]],
+    );
+}
+
+#[test]
+fn too_many_reports_are_no_event() {
+    let few = Layer {
+        reports_max: Some(2),
+        ..Layer::default()
+    };
+    check_in(
+        "web>db POST /rows ok; web>db POST /rows ok; web POST /orders 500; ? 3000",
+        &global(few),
+        &expect![[r#"
+            3000: failed, shared: more reports than one event can have, settled
+              word: the id is shared (more reports than one event can have): no rule applies
+              fatal: the id is shared (more reports than one event can have): no rule applies
+              entry: the id is shared (more reports than one event can have): no rule applies
+              stalled: the id is shared (more reports than one event can have): no rule applies
+              deadline: the id is shared (more reports than one event can have): no rule applies
+        "#]],
+    );
+}

@@ -7,6 +7,6 @@ mod clock;
 pub mod config;
 mod http;
 mod metrics;
-mod policy_file;
+pub mod policy_file;
 pub mod serve;
 mod store;

@@ -1,0 +1,62 @@
+//! Where the parts are that a world is made of. The one place that reads the environment.
+//!
+//! Defaults: what cargo built beside this program, and Envoy from the virtual environment that `make setup` fills.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// The parts, each checked to be there.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// Envoy's binary; `KAERU_ENVOY`, else `build/venv/bin/envoy`.
+    pub envoy: PathBuf,
+    /// The aggregator's binary; `KAERU_BIN`, else `kaeru` beside this program.
+    pub kaeru: PathBuf,
+    /// The compiled filter; `KAERU_WASM`, else `wasm32-wasip1/wasm/kaeru_filter.wasm` in the target folder.
+    pub wasm: PathBuf,
+    /// The shop's binary; `KAERU_SHOP`, else `shop` beside this program.
+    pub shop: PathBuf,
+    /// Where worlds keep configurations, logs and data; `KAERU_E2E_DIR`, else `kaeru-e2e` in the temporary folder
+    /// (which, unlike a home, the database's user may enter).
+    pub folder: PathBuf,
+}
+
+impl Parts {
+    /// Finds them, or says in words what is missing and what makes it.
+    pub fn find() -> Result<Self> {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let program = std::env::current_exe().context("where this program is")?;
+        let mut built = program.parent().unwrap_or(Path::new("."));
+        if built.ends_with("deps") {
+            built = built.parent().unwrap_or(built);
+        }
+        let target = built.parent().unwrap_or(built);
+        let envoy = workspace.join("build/venv/bin/envoy");
+        let wasm = target.join("wasm32-wasip1/wasm/kaeru_filter.wasm");
+        let folder = variable("KAERU_E2E_DIR");
+        Ok(Self {
+            envoy: part("KAERU_ENVOY", envoy, "make setup")?,
+            kaeru: part("KAERU_BIN", built.join("kaeru"), "make build")?,
+            wasm: part("KAERU_WASM", wasm, "make wasm")?,
+            shop: part("KAERU_SHOP", built.join("shop"), "make build")?,
+            folder: folder.unwrap_or_else(|| std::env::temp_dir().join("kaeru-e2e")),
+        })
+    }
+}
+
+fn part(name: &str, default: PathBuf, made_by: &str) -> Result<PathBuf> {
+    let path = variable(name).unwrap_or(default);
+    if !path.is_file() {
+        bail!(
+            "{} is missing: `{made_by}` makes it, or {name} says where it is",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from)
+}

@@ -1,0 +1,95 @@
+//! Who sends requests to the shop: anyone from outside over plain HTTP, or a peer of the mesh with a certificate.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use reqwest::{Client, Identity, Method};
+
+use crate::certs;
+use crate::shop::{Order, Told};
+
+/// Longer than any order takes, shorter than a person waits.
+const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// A sender of requests.
+#[derive(Debug, Clone)]
+pub struct Customer {
+    http: Client,
+    scheme: &'static str,
+}
+
+impl Customer {
+    /// Anyone, from outside the mesh.
+    pub fn outside() -> Result<Self> {
+        let http = Client::builder().no_proxy().timeout(TIMEOUT).build()?;
+        let scheme = "http";
+        Ok(Self { http, scheme })
+    }
+
+    /// Anyone who speaks gRPC's HTTP/2 at once.
+    pub fn outside_grpc() -> Result<Self> {
+        let http = Client::builder().no_proxy().timeout(TIMEOUT);
+        Ok(Self {
+            http: http.http2_prior_knowledge().build()?,
+            scheme: "http",
+        })
+    }
+
+    /// A peer of the mesh. It does not check who answers (workload certificates carry no host names); the sidecar
+    /// checks who asks.
+    pub fn peer(identity: &certs::Identity) -> Result<Self> {
+        let mut pem = fs::read(&identity.certificate)?;
+        pem.extend(fs::read(&identity.key)?);
+        let http = Client::builder().no_proxy().timeout(TIMEOUT);
+        let http = http.identity(Identity::from_pem(&pem)?);
+        Ok(Self {
+            http: http.tls_danger_accept_invalid_certs(true).build()?,
+            scheme: "https",
+        })
+    }
+
+    /// Sends one request to a sidecar's inbound listener.
+    pub async fn send(
+        &self,
+        method: Method,
+        to: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<String>,
+    ) -> Result<Told> {
+        let url = format!("{}://{to}{path}", self.scheme);
+        let mut request = self.http.request(method, &url);
+        if let Some(body) = body {
+            request = request
+                .header("content-type", "application/json")
+                .body(body);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Told::read(request.send().await.context(url)?).await
+    }
+
+    /// Sends an order.
+    pub async fn order(
+        &self,
+        to: SocketAddr,
+        order: &Order,
+        headers: &[(&str, &str)],
+    ) -> Result<Told> {
+        let body = serde_json::to_string(order)?;
+        self.send(Method::POST, to, "/orders", headers, Some(body))
+            .await
+    }
+}
+
+/// The event that a service was told its request belongs to.
+pub fn event_of(told: &Told) -> Result<String> {
+    let body: BTreeMap<String, serde_json::Value> =
+        serde_json::from_str(&told.body).with_context(|| format!("{told:?}"))?;
+    let event = body.get("event").and_then(serde_json::Value::as_str);
+    Ok(event.context("the service saw no event id")?.to_owned())
+}

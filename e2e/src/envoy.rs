@@ -1,0 +1,208 @@
+//! One sidecar: an Envoy with the bootstrap that Istio's pilot and agent would give it, as one static file.
+//!
+//! What differs from a real sidecar: traffic is led to its listeners by address instead of iptables, endpoints stand in
+//! the file instead of coming by EDS, and Istio's own filters (statistics, ALPN, peer metadata) are left out, since the
+//! standard Envoy binary does not have them.
+
+mod cluster;
+mod filter;
+mod listener;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::certs::Identity;
+use crate::process::{Ending, Process, Program};
+use crate::wait::{self, Seen};
+
+/// Istio's default retry policy of outbound routes (1.30).
+pub const ISTIO_RETRY_ON: &str =
+    "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
+
+/// What one sidecar is for and where everything is.
+#[derive(Debug, Clone)]
+pub struct Sidecar {
+    /// The mesh namespace.
+    pub namespace: String,
+    /// The workload's name; also its service account.
+    pub workload: String,
+    /// Its service's port in the mesh.
+    pub port: u16,
+    /// Its certificate.
+    pub identity: Identity,
+    /// Where it takes requests for its service.
+    pub inbound: SocketAddr,
+    /// Where its service sends requests to.
+    pub outbound: SocketAddr,
+    /// Envoy's own pages.
+    pub admin: SocketAddr,
+    /// Where its service listens.
+    pub app: SocketAddr,
+    /// The services it can reach.
+    pub upstreams: Vec<Upstream>,
+    /// The filter; `None` is a bare Envoy.
+    pub filter: Option<Filter>,
+    /// What outbound routes retry on, and the statuses for `retriable-status-codes`.
+    pub retry_on: (String, Vec<u16>),
+}
+
+/// A service that a sidecar can reach.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its fully qualified name.
+    pub host: String,
+    /// Its port in the mesh.
+    pub port: u16,
+    /// Where it really is: its sidecar's inbound listener, or itself where it has none.
+    pub endpoint: SocketAddr,
+    /// The SPIFFE id its sidecar must show; `None` is plain text.
+    pub spiffe: Option<String>,
+}
+
+/// The filter in a sidecar.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    /// The compiled module.
+    pub wasm: PathBuf,
+    /// The plugin configuration; `Null` is none.
+    pub config: Value,
+}
+
+/// A running sidecar.
+#[derive(Debug)]
+pub struct Envoy {
+    /// What it was made from.
+    pub sidecar: Sidecar,
+    process: Process,
+    http: reqwest::Client,
+}
+
+impl Sidecar {
+    /// The node id, as the agent composes it.
+    pub fn node_id(&self) -> String {
+        let (ns, name) = (&self.namespace, &self.workload);
+        format!("sidecar~10.0.0.7~{name}-abc.{ns}~{ns}.svc.cluster.local")
+    }
+
+    /// Envoy's bootstrap.
+    pub fn bootstrap(&self) -> Value {
+        let (ns, name) = (&self.namespace, &self.workload);
+        let clusters: Vec<Value> = (self.upstreams.iter())
+            .map(|upstream| cluster::outbound(upstream, &self.identity))
+            .chain([cluster::inbound(self.port, self.app)])
+            .collect();
+        json!({
+            "node": {
+                "id": self.node_id(),
+                "cluster": format!("{name}.{ns}"),
+                "metadata": {
+                    "NAMESPACE": ns,
+                    "WORKLOAD_NAME": name,
+                    "NAME": format!("{name}-abc"),
+                    "CLUSTER_ID": "Kubernetes",
+                    "MESH_ID": "cluster.local",
+                    "SERVICE_ACCOUNT": name,
+                    "LABELS": {
+                        "app": name,
+                        "service.istio.io/canonical-name": name,
+                        "service.istio.io/canonical-revision": "latest",
+                    },
+                },
+            },
+            "admin": { "address": address(self.admin) },
+            "static_resources": {
+                "listeners": [listener::inbound(self), listener::outbound(self)],
+                "clusters": clusters,
+            },
+        })
+    }
+
+    /// Starts it and waits until it takes requests.
+    pub async fn start(self, binary: &Path, folder: &Path) -> Result<Envoy> {
+        let name = format!("{}-envoy", self.workload);
+        let config = folder.join(format!("{name}.json"));
+        fs::write(&config, serde_json::to_vec_pretty(&self.bootstrap())?)?;
+        let program = Program {
+            name,
+            binary: binary.into(),
+            args: [
+                "--config-path",
+                &config.to_string_lossy(),
+                "--concurrency",
+                "2",
+                // No shared memory, so that Envoys of one machine need no base ids.
+                "--disable-hot-restart",
+                "--log-level",
+                "warning",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            user: None,
+            ending: Ending::Kill,
+        };
+        let mut envoy = Envoy {
+            process: program.start(folder)?,
+            http: reqwest::Client::builder().no_proxy().build()?,
+            sidecar: self,
+        };
+        envoy.ready().await?;
+        Ok(envoy)
+    }
+}
+
+impl Envoy {
+    async fn ready(&mut self) -> Result<()> {
+        let url = format!("http://{}/ready", self.sidecar.admin);
+        let (process, http) = (&mut self.process, &self.http);
+        let what = format!("Envoy of {}", self.sidecar.workload);
+        wait::until(&what, || {
+            let alive = process.check();
+            let ask = http.get(&url).send();
+            async move {
+                if let Err(end) = alive {
+                    return Ok(Seen::Yes(Err(end)));
+                }
+                let answer = ask.await?.text().await?;
+                Ok(if answer.trim() == "LIVE" {
+                    Seen::Yes(Ok(()))
+                } else {
+                    Seen::NotYet(answer)
+                })
+            }
+        })
+        .await?
+    }
+
+    /// The value of one statistic; absent ones are 0.
+    pub async fn stat(&self, name: &str) -> Result<u64> {
+        let url = format!("http://{}/stats", self.sidecar.admin);
+        let filter = format!("^{}$", name.replace('.', "\\."));
+        let text = self.http.get(url).query(&[("filter", filter)]);
+        let text = text.send().await?.error_for_status()?.text().await?;
+        match text.split_once(": ") {
+            None => Ok(0),
+            Some((_, value)) => (value.trim().parse())
+                .with_context(|| format!("the value of statistic {name}: {text}")),
+        }
+    }
+
+    /// All statistics whose names match a regular expression, one a line.
+    pub async fn stats(&self, pattern: &str) -> Result<String> {
+        let url = format!("http://{}/stats", self.sidecar.admin);
+        let text = self.http.get(url).query(&[("filter", pattern)]);
+        Ok(text.send().await?.error_for_status()?.text().await?)
+    }
+
+    /// The end of its log.
+    pub fn log_tail(&self) -> String {
+        self.process.tail()
+    }
+}
+
+fn address(at: SocketAddr) -> Value {
+    json!({ "socket_address": { "address": at.ip().to_string(), "port_value": at.port() } })
+}

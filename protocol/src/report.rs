@@ -43,7 +43,8 @@ pub enum Kind {
     Refused,
     /// Kaeru would have refused this request (`shadow`).
     WouldRefuse,
-    /// A request let through for a doomed event because the configuration's `pass` names it.
+    /// A request that the configuration's `pass` names (the application's own compensation, audit, notice): it is
+    /// never refused and joins no plan.
     Cleanup,
     /// An undo call, let through by its decision id.
     Undo,

@@ -23,6 +23,8 @@ pub struct Summary {
     pub services: Vec<String>,
     /// The step that failed.
     pub failed: Option<String>,
+    /// How many reports there are of it.
+    pub reports: u64,
 }
 
 /// One event in full.
@@ -105,12 +107,16 @@ pub struct Refusal {
     pub service: String,
     /// `inbound` or `outbound`.
     pub side: String,
+    /// The caller, on the inbound side.
+    pub from: Option<String>,
     /// The callee, on the outbound side.
     pub to: Option<String>,
     /// Its method.
     pub method: String,
     /// Its path.
     pub path: String,
+    /// When.
+    pub at: String,
     /// False: only counted.
     pub enforced: bool,
 }

@@ -120,7 +120,7 @@ async fn handle(State(service): State<Service>, request: Request) -> Response {
     if safe {
         service.read(&order, &parts.headers).await
     } else {
-        service.work(&order, &parts.headers).await
+        service.work(&order, parts.uri.path(), &parts.headers).await
     }
 }
 
@@ -132,14 +132,14 @@ impl Service {
     }
 
     /// This service's part of the order.
-    async fn work(&self, order: &Order, came_with: &HeaderMap) -> Response {
+    async fn work(&self, order: &Order, path: &str, came_with: &HeaderMap) -> Response {
         match self.role {
-            Role::Web => {
-                self.hand_on(order, came_with, Role::Backend, "/orders")
-                    .await
-            }
+            Role::Web => self.hand_on(order, came_with, Role::Backend, path).await,
             Role::Backend => self.run(order, came_with).await,
-            Role::DbApi => self.hand_on(order, came_with, Role::Db, "/rows").await,
+            Role::DbApi => {
+                let row = format!("/rows{path}");
+                self.hand_on(order, came_with, Role::Db, &row).await
+            }
             Role::Db => {
                 self.hold(order).await;
                 answer(came_with, &[])
@@ -149,7 +149,7 @@ impl Service {
         }
     }
 
-    /// The backend's part: reserve, charge, then confirm or cancel the reservation.
+    /// The backend's part: reserve, charge, then confirm, or note that it failed.
     async fn run(&self, order: &Order, came_with: &HeaderMap) -> Response {
         let pass_on = |callee: Role, path| {
             let host = callee.host();
@@ -164,7 +164,7 @@ impl Service {
         let last = if took_effect(paid) {
             "/confirmations"
         } else {
-            "/cancellations"
+            "/notes"
         };
         took.extend([paid, pass_on(Role::DbApi, last).await]);
         let mut response = answer(came_with, &took);

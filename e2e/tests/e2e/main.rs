@@ -1,0 +1,21 @@
+//! The scenarios: real Envoys with the compiled filter, real aggregators on real Postgres, the shop. Each waits for
+//! conditions, none sleeps.
+//!
+//! | file | what it proves |
+//! | --- | --- |
+//! | `goes_through.rs` | an order without any header becomes one whole trace, and its flow is learned |
+//! | `declined.rs` | a failure is decided, and every later unsafe request of its event is refused |
+//! | `propagation.rs` | whichever trace context services forward, the event is found; where none, it is seen |
+//! | `outage.rs` | without an aggregator the mesh works, remembers, and catches up |
+//! | `modes.rs` | `off`, `shadow`, `enforce`; gRPC; undo calls; what comes from outside |
+//! | `pair.rs` | two aggregators on one database are one |
+//! | `idle.rs` | a proxy states its status, idle or not, once and not per worker |
+
+mod declined;
+mod goes_through;
+mod idle;
+mod modes;
+mod outage;
+mod pair;
+mod propagation;
+mod stage;

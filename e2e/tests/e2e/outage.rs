@@ -1,0 +1,166 @@
+//! Scenario 4: the aggregator is killed, answers 500, hangs, and comes back. Requests pass with no added wait, what was
+//! decided still holds, and what happened meanwhile arrives later.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kaeru_e2e::aggregator::{Aggregator, Broken};
+use kaeru_e2e::api::Event;
+use kaeru_e2e::customer::event_of;
+use kaeru_e2e::shop::{Asked, Order, Role};
+use kaeru_e2e::wait::{self, Seen};
+use kaeru_e2e::world::{KAERU_HOST, World};
+use tokio::time::Instant;
+
+use crate::stage::{plan, play, post, typed_order};
+
+const ORDERS: usize = 20;
+
+#[test]
+fn the_mesh_works_without_an_aggregator_and_catches_up() -> Result<()> {
+    play(async {
+        let mut world = World::start(plan("outage")).await?;
+        let doomed = doom(&world).await?;
+        let (healthy, _) = orders(&world).await?;
+
+        aggregator(&mut world)?.kill()?;
+        let (killed, mut events) = orders(&world).await?;
+        verdict_holds(&world, &doomed).await?;
+        let spoken = said_in_the_sidecar(&world).await?;
+
+        let broken = Broken::start(world.aggregator()?.settings.listen).await?;
+        let (failing, meanwhile) = orders(&world).await?;
+        events.extend(meanwhile);
+        verdict_holds(&world, &doomed).await?;
+        broken.stop().await;
+
+        aggregator(&mut world)?.start_again().await?;
+        all_arrive(&world, &events).await?;
+        let said = |event: &Event| {
+            event
+                .steps
+                .iter()
+                .any(|s| s.word.as_deref() == Some("running"))
+        };
+        world
+            .api()?
+            .event_when(&spoken, "the word said meanwhile", said)
+            .await?;
+
+        world.aggregator()?.hang()?;
+        let (hanging, events) = orders(&world).await?;
+        verdict_holds(&world, &doomed).await?;
+        world.aggregator()?.go_on()?;
+        all_arrive(&world, &events).await?;
+
+        println!(
+            "median of an order: {healthy:?} healthy, {killed:?} killed, {failing:?} answering 500, {hanging:?} hanging"
+        );
+        let slack = Duration::from_millis(30);
+        for (median, what) in [
+            (killed, "killed"),
+            (failing, "answering 500"),
+            (hanging, "hanging"),
+        ] {
+            assert!(
+                median < healthy * 2 + slack,
+                "{what}: {median:?}, healthy: {healthy:?}"
+            );
+        }
+        let decided = world
+            .api()?
+            .event(&doomed)
+            .await?
+            .context("the doomed event")?;
+        assert!(decided.decision.is_some(), "the decision outlived the kill");
+        Ok(())
+    })
+}
+
+fn aggregator(world: &mut World) -> Result<&mut Aggregator> {
+    world
+        .aggregators
+        .first_mut()
+        .context("a world has an aggregator")
+}
+
+/// Fails an event and waits until every sidecar knows.
+async fn doom(world: &World) -> Result<String> {
+    let order = Order {
+        declined: true,
+        says_failed: true,
+        ..Order::default()
+    };
+    let id = typed_order(world, "order.by-word", &order).await?;
+    for role in Role::MESH {
+        wait::until("the refusal everywhere", || async {
+            let told = post(world, role, &id).await?;
+            Ok(Seen::when(told.status == 424, told))
+        })
+        .await?;
+    }
+    Ok(id)
+}
+
+async fn verdict_holds(world: &World, doomed: &str) -> Result<()> {
+    for role in Role::MESH {
+        let told = post(world, role, doomed).await?;
+        assert_eq!(told.status, 424, "{}: {told:?}", role.name());
+    }
+    Ok(())
+}
+
+/// Sends orders one after the other: the median time of one, and their events.
+async fn orders(world: &World) -> Result<(Duration, Vec<String>)> {
+    let (mut times, mut events) = (Vec::new(), Vec::new());
+    let web = world.inbound(Role::Web)?;
+    for _ in 0..ORDERS {
+        let begun = Instant::now();
+        let told = world.outside.order(web, &Order::default(), &[]).await?;
+        times.push(begun.elapsed());
+        assert_eq!(told.status, 201, "{told:?}");
+        events.push(event_of(&told)?);
+    }
+    times.sort_unstable();
+    Ok((times[ORDERS / 2], events))
+}
+
+/// The status call and the verdict are answered in the sidecar: the aggregator is away.
+async fn said_in_the_sidecar(world: &World) -> Result<String> {
+    let event = uuid::Uuid::new_v4().to_string();
+    let call = |method: &str, path: String| Asked {
+        method: method.into(),
+        host: format!("{KAERU_HOST}:7170"),
+        path,
+        ..Asked::default()
+    };
+    let status = call(
+        "POST",
+        format!("/v1/events/{event}/status?status=running&progress=0.4"),
+    );
+    let told = world.call_from(Role::Backend, &status).await?;
+    assert_eq!(told.status, 202, "{told:?}");
+    let verdict = call("GET", format!("/v1/events/{event}/verdict"));
+    let told = world.call_from(Role::Backend, &verdict).await?;
+    assert_eq!(told.status, 200, "{told:?}");
+    assert!(told.body.contains("\"proceed\""), "{told:?}");
+    Ok(event)
+}
+
+/// Every order sent meanwhile is reported whole.
+async fn all_arrive(world: &World, events: &[String]) -> Result<()> {
+    let api = world.api()?;
+    for id in events {
+        let whole = |event: &Event| event.summary.state == "succeeded" && event.steps.len() == 5;
+        // Reports wait for the filters' back-off, which doubles up to half a minute.
+        let what = format!("event {id} whole");
+        wait::within(Duration::from_mins(2), &what, || async {
+            Ok(match api.event(id).await? {
+                None => Seen::NotYet("no such event".into()),
+                Some(event) => Seen::when(whole(&event), event),
+            })
+        })
+        .await?;
+    }
+    Ok(())
+}

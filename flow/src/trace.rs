@@ -100,7 +100,8 @@ pub struct Trace {
     pub event: EventId,
     /// Said by a header, or learned from the entry (`POST shop/web /orders`).
     pub event_type: Option<EventType>,
-    /// No reporter saw the id as a chosen one.
+    /// Some reporter saw that the id is a trace or request id. Kaeru hands such an id on as `x-event-id`, so
+    /// later hops may take it for a chosen one; one reporter that knows better is enough.
     pub borrowed: bool,
     /// The id is shared by more than one event; no rule applies to it.
     pub shared: Option<Shared>,

@@ -38,6 +38,22 @@ fn a_borrowed_id_with_a_second_unsafe_entry_is_shared() {
 }
 
 #[test]
+fn one_reporter_that_knows_is_enough() {
+    // The application forwarded only the `x-event-id` that Kaeru had handed on.
+    check(
+        "web>db POST /rows ok; web POST /orders ok borrowed; web POST /orders 500 borrowed; ? 3000",
+        &expect![[r#"
+            3000: succeeded, shared: a borrowed id with a second unsafe entry that is no retry, settled
+              word: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              fatal: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              entry: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              stalled: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              deadline: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+        "#]],
+    );
+}
+
+#[test]
 fn retries_do_not_make_an_id_shared() {
     check(
         "web>db POST /rows ok borrowed; web POST /orders 500 borrowed; web POST /orders 500 borrowed; ? 3000",

@@ -29,9 +29,7 @@ impl Trace {
         let mut trace = Self {
             event,
             event_type: None,
-            borrowed: !facts
-                .values()
-                .any(|f| !f.report.borrowed && f.report.kind != Kind::Operator),
+            borrowed: facts.values().any(|f| f.report.borrowed),
             shared: None,
             entry: None,
             steps: BTreeMap::new(),

@@ -1,16 +1,24 @@
 -- The whole state of Kaeru. Any number of aggregators share it; none keeps state of its own.
 
--- One row: which store this is, how far the feed came, when an aggregator last committed.
+-- One row: which store this is, and how far the feed came.
 CREATE TABLE store (
     only_one  boolean     CONSTRAINT store_pkey PRIMARY KEY DEFAULT true,
     -- First part of the feed's epoch; the rest is Postgres' own system identifier and timeline.
     id        text        NOT NULL DEFAULT substr(md5(random()::text || clock_timestamp()::text), 1, 8),
     -- The last feed sequence given. Its row lock, held to commit, makes sequence order commit order.
     feed_seq  bigint      NOT NULL DEFAULT 0,
-    alive_at  timestamptz,
     CONSTRAINT store_only_one CHECK (only_one)
 );
 INSERT INTO store DEFAULT VALUES;
+
+-- Every aggregator that was ever here lately, and when it last could commit.
+CREATE TABLE aggregators (
+    id        bigint      NOT NULL,
+    alive_at  timestamptz NOT NULL,
+    -- It said goodbye.
+    has_left  boolean     NOT NULL DEFAULT false,
+    CONSTRAINT aggregators_pkey PRIMARY KEY (id)
+);
 
 -- Times in which reports could not be taken, by Kaeru's own fault: no evidence against anybody.
 CREATE TABLE outages (
@@ -31,23 +39,27 @@ CREATE TABLE reporters (
     marked_seq   bigint      NOT NULL DEFAULT 0,
     marked_at    timestamptz,
     dropped      bigint      NOT NULL DEFAULT 0,
-    -- Up to here its sequences were checked for gaps.
+    -- Sequences that never came.
+    missing      bigint      NOT NULL DEFAULT 0,
+    -- Up to here its sequences were checked for gaps, as they stood at that time.
     checked_seq  bigint      NOT NULL DEFAULT 0,
+    checked_at   timestamptz NOT NULL,
     CONSTRAINT reporters_pkey PRIMARY KEY (id)
 );
 CREATE INDEX reporters_by_proxy ON reporters (proxy);
 
--- What attempts have in common: a report points here instead of repeating it. Bounded by CALLS_MAX.
+-- What attempts have in common: a report points here instead of repeating it. Empty is absent. Bounded by
+-- CALLS_MAX.
 CREATE TABLE calls (
     id          integer GENERATED ALWAYS AS IDENTITY CONSTRAINT calls_pkey PRIMARY KEY,
-    service     text NOT NULL,
-    caller      text,
-    callee      text,
+    caller      text NOT NULL,
+    callee      text NOT NULL,
     method      text NOT NULL,
     path        text NOT NULL,
-    event_type  text,
+    event_type  text NOT NULL,
+    -- The last day that a report pointed here (as of its receipt).
     used        date NOT NULL,
-    CONSTRAINT calls_once UNIQUE NULLS NOT DISTINCT (service, caller, callee, method, path, event_type)
+    CONSTRAINT calls_once UNIQUE (caller, callee, method, path, event_type)
 );
 
 -- Facts, never changed. One partition per UTC day of `at`, each with a unique index on (reporter, seq):
@@ -124,7 +136,7 @@ CREATE TABLE decisions (
     mode            text        NOT NULL,
     failed          text,
     policy_version  bigint      NOT NULL,
-    flow_version    bigint      NOT NULL,
+    flow_version    bigint,
     decided_at      timestamptz NOT NULL,
     revised_at      timestamptz NOT NULL,
     -- kaeru_flow's decision in full.
@@ -176,13 +188,44 @@ CREATE TABLE policies (
     at       timestamptz NOT NULL
 );
 
--- What was learned of the events of one type: kaeru_flow's graph in full. Bounded by FLOWS_MAX.
+-- What was learned of the events of one type, in sums: learning is addition. Bounded by TYPES_MAX.
 CREATE TABLE flows (
-    type     text        NOT NULL,
-    version  bigint      NOT NULL,
-    graph    jsonb       NOT NULL,
-    last_at  timestamptz NOT NULL,
+    type       text        NOT NULL,
+    version    bigint      NOT NULL,
+    events     bigint      NOT NULL,
+    succeeded  bigint      NOT NULL,
+    failed     bigint      NOT NULL,
+    abandoned  bigint      NOT NULL,
+    doomed     bigint      NOT NULL,
+    last_at    timestamptz NOT NULL,
     CONSTRAINT flows_pkey PRIMARY KEY (type)
+);
+
+-- What one service did in them.
+CREATE TABLE flow_steps (
+    type              text   NOT NULL CONSTRAINT flow_steps_flow REFERENCES flows (type) ON DELETE CASCADE,
+    peer              text   NOT NULL,
+    events            bigint NOT NULL,
+    attempts          bigint NOT NULL,
+    failed            bigint NOT NULL,
+    failed_undecided  bigint NOT NULL,
+    failed_whole      bigint NOT NULL,
+    total_ms          bigint NOT NULL,
+    timed             bigint NOT NULL,
+    CONSTRAINT flow_steps_pkey PRIMARY KEY (type, peer)
+);
+
+-- Who called whom in them.
+CREATE TABLE flow_edges (
+    type       text   NOT NULL CONSTRAINT flow_edges_flow REFERENCES flows (type) ON DELETE CASCADE,
+    -- Empty at the entry.
+    caller     text   NOT NULL,
+    callee     text   NOT NULL,
+    method     text   NOT NULL,
+    path       text   NOT NULL,
+    count      bigint NOT NULL,
+    positions  bigint NOT NULL,
+    CONSTRAINT flow_edges_pkey PRIMARY KEY (type, caller, callee, method, path)
 );
 
 -- The last that each proxy said of itself, and its counts since it was first seen.
@@ -218,7 +261,7 @@ CREATE TABLE losses (
     lost      bigint      NOT NULL,
     CONSTRAINT losses_pkey PRIMARY KEY (reporter, until)
 );
-CREATE INDEX losses_by_service ON losses (service, until);
+CREATE INDEX losses_by_time ON losses (until);
 
 -- Event types that too many events of were doomed at once; their mode is at most shadow until the policy
 -- changes or an operator closes the breaker.
@@ -226,7 +269,6 @@ CREATE TABLE breakers (
     type            text        NOT NULL,
     policy_version  bigint      NOT NULL,
     tripped_at      timestamptz NOT NULL,
-    begun           bigint      NOT NULL,
     doomed          bigint      NOT NULL,
     CONSTRAINT breakers_pkey PRIMARY KEY (type, policy_version)
 );

@@ -1,5 +1,6 @@
 //! The command line and the environment (`KAERU_*`): every setting, its default and its words.
 
+use std::env;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +21,19 @@ pub struct Cli {
 pub enum Command {
     /// Take reports, decide, and tell proxies and people.
     Serve(Serve),
+    /// Work on policies.
+    #[command(subcommand)]
+    Policy(Policy),
+}
+
+/// What can be done with policies.
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Say whether a policy file is valid, and if not, what is wrong on which line.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
 }
 
 /// Settings of `kaeru serve`.
@@ -71,4 +85,22 @@ impl Serve {
     pub(crate) fn verdict_idle(&self) -> Duration {
         Duration::from_secs(self.verdict_idle_s.into())
     }
+}
+
+/// Which logs are written, by `RUST_LOG`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one file that reads the environment"
+)]
+pub(crate) fn log_filter() -> String {
+    env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())
+}
+
+/// The folders in which programs are searched, by `PATH`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one file that reads the environment"
+)]
+pub(crate) fn search_path() -> Vec<PathBuf> {
+    env::var_os("PATH").map_or_else(Vec::new, |path| env::split_paths(&path).collect())
 }

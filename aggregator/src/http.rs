@@ -1,21 +1,39 @@
 //! The API: one table of routes, from which the OpenAPI document is made.
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
+use kaeru_protocol::limits;
+use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 
+mod dashboard;
 pub(crate) mod decisions;
 pub(crate) mod events;
 pub(crate) mod flows;
+mod identity;
+pub(crate) mod openapi;
+mod operator;
+pub(crate) mod ops;
+mod page;
+mod params;
 pub(crate) mod problem;
+mod reports;
 pub(crate) mod services;
+mod status;
+mod time;
+mod verdicts;
 
 /// Every route and its description.
 pub(crate) fn api() -> (Router<App>, OpenApi) {
-    OpenApiRouter::new()
+    OpenApiRouter::with_openapi(openapi::Frame::openapi())
+        .merge(reports::routes())
+        .merge(verdicts::routes())
+        .merge(status::routes())
+        .merge(operator::routes())
         .merge(events::routes())
         .merge(decisions::routes())
         .merge(services::routes())
@@ -31,7 +49,9 @@ pub(crate) fn router(app: App) -> Router {
             "/openapi.json",
             get(move || std::future::ready(axum::Json(openapi.clone()))),
         )
+        .merge(dashboard::routes())
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
+        .layer(DefaultBodyLimit::max(limits::BATCH_BYTES_MAX))
         .with_state(app)
 }

@@ -3,10 +3,21 @@
 //! Data moves one way: `http::reports` → `ingest` → `store` (commit) → `decider` → `feed` → `http::verdicts`.
 
 mod app;
+mod breaker;
 mod clock;
 pub mod config;
+mod decider;
+mod embedded;
+mod feed;
 mod http;
+mod ingest;
 mod metrics;
+mod policy;
 pub mod policy_file;
+mod pulse;
 pub mod serve;
 mod store;
+#[cfg(test)]
+mod testing;
+mod tick;
+mod withdrawal;

@@ -1,6 +1,37 @@
-//! What Kaeru knows, in Postgres: one file per entity, SQL in place.
+//! What Kaeru knows, in Postgres: one file per entity, SQL in place. Functions take a connection, so that a
+//! caller can join them in one transaction.
 
-use sqlx::PgPool;
+pub(crate) mod aggregators;
+pub(crate) mod breakers;
+pub(crate) mod calls;
+pub(crate) mod days;
+pub(crate) mod decisions;
+pub(crate) mod events;
+pub(crate) mod facts;
+pub(crate) mod feed;
+pub(crate) mod flow_pages;
+pub(crate) mod flows;
+pub(crate) mod intake;
+pub(crate) mod losses;
+pub(crate) mod pages;
+pub(crate) mod policies;
+pub(crate) mod reporters;
+pub(crate) mod reports;
+mod schema;
+pub(crate) mod services;
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgPool, Postgres, Transaction};
+
+pub(crate) use schema::Error as SchemaError;
+
+/// Connections at once: one each for the committer, the decider, the feed, its listener and the tick, the rest
+/// for people. Postgres allows 100 by default, so four aggregators fit.
+const CONNECTIONS_MAX: u32 = 20;
+/// How long a request waits for a connection before it is told to come again.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The database.
 #[derive(Debug, Clone)]
@@ -17,38 +48,109 @@ pub(crate) enum Error {
     /// It answered with something that is our fault.
     #[error("the store refused a statement")]
     Statement(#[source] sqlx::Error),
+    /// It holds something that this version cannot read.
+    #[error("the store holds {what} that cannot be read: {why}")]
+    Unreadable {
+        /// What kind of thing.
+        what: &'static str,
+        /// Which, and why.
+        why: String,
+    },
 }
 
 /// The result of asking the store.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 impl Store {
+    /// A store that connects when it is first asked.
+    pub(crate) fn new(options: PgConnectOptions) -> Self {
+        // A statement that waits longer than this is part of an outage: its sender comes again.
+        let options = options.application_name("kaeru").options([
+            ("lock_timeout", "5s"),
+            ("statement_timeout", "30s"),
+            ("idle_in_transaction_session_timeout", "30s"),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS_MAX)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(options);
+        Self { pool }
+    }
+
+    /// Brings the schema to this version's.
+    pub(crate) async fn migrate(&self) -> std::result::Result<(), SchemaError> {
+        schema::migrate(&self.pool).await
+    }
+
     /// Connections for reads.
     pub(crate) fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// A transaction; each of its statements sees what was committed when it began.
+    pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>> {
+        Ok(self.pool.begin().await?)
+    }
+
+    /// Whether the database answers.
+    pub(crate) async fn ping(&self) -> Result<()> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Closes all connections.
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+impl Error {
+    /// What could not be read.
+    pub(crate) fn unreadable(what: &'static str, why: impl std::fmt::Display) -> Self {
+        Self::Unreadable {
+            what,
+            why: why.to_string(),
+        }
+    }
+}
+
+impl Error {
+    /// Whether two transactions met, of which this one had to give way.
+    pub(crate) fn is_collision(&self) -> bool {
+        let Self::Unavailable(sqlx::Error::Database(told)) = self else {
+            return false;
+        };
+        told.code().is_some_and(|code| code.starts_with("40"))
     }
 }
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        use sqlx::Error as E;
-        match &error {
-            E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed => {
-                Self::Unavailable(error)
-            }
-            E::Database(told) if told.code().is_some_and(|code| is_transient(&code)) => {
-                Self::Unavailable(error)
-            }
-            _ => Self::Statement(error),
+        if is_passing(&error) {
+            Self::Unavailable(error)
+        } else {
+            Self::Statement(error)
         }
     }
 }
 
-/// Classes of SQLSTATE that pass by themselves: connection (08), transaction rollback (40), resources (53),
-/// operator intervention (57), system error (58), read-only after a failover (25006).
-fn is_transient(code: &str) -> bool {
-    ["08", "40", "53", "57", "58"]
-        .iter()
-        .any(|class| code.starts_with(class))
-        || code == "25006"
+/// Whether the error is one of being away or busy, and passes by itself. By SQLSTATE: connection (08), transaction
+/// rollback (40), resources (53), a lock that was not got or recovery (55), operator intervention (57), system
+/// error (58), read-only after a failover (25006).
+fn is_passing(error: &sqlx::Error) -> bool {
+    use sqlx::Error as E;
+    match error {
+        E::Io(_)
+        | E::Tls(_)
+        | E::Protocol(_)
+        | E::PoolTimedOut
+        | E::PoolClosed
+        | E::WorkerCrashed => true,
+        E::Database(told) => told.code().is_some_and(|code| {
+            ["08", "40", "53", "55", "57", "58", "25006"]
+                .iter()
+                .any(|class| code.starts_with(class))
+        }),
+        _ => false,
+    }
 }

@@ -44,21 +44,28 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    fn problem(&self) -> Problem {
+    /// Which problem it is.
+    pub(crate) fn problem_type(&self) -> ProblemType {
         match self {
-            Self::Parameter { .. } => Problem::new(ProblemType::InvalidParameter, self.to_string()),
-            Self::NotFound { problem, .. } | Self::Refused { problem, .. } => {
-                Problem::new(*problem, self.to_string())
+            Self::Parameter { .. } => ProblemType::InvalidParameter,
+            Self::NotFound { problem, .. } | Self::Refused { problem, .. } => *problem,
+            Self::Store(store::Error::Unavailable(_)) => ProblemType::StoreUnavailable,
+            Self::Store(store::Error::Statement(_) | store::Error::Unreadable { .. }) => {
+                ProblemType::Internal
             }
-            Self::Store(store::Error::Unavailable(_)) => Problem::new(
-                ProblemType::StoreUnavailable,
-                "The database does not answer; nothing was taken, send it again.",
-            ),
-            Self::Store(store::Error::Statement(_)) => Problem::new(
-                ProblemType::Internal,
-                "The database refused a statement; the log says which.",
-            ),
         }
+    }
+
+    fn problem(&self) -> Problem {
+        let detail = match self.problem_type() {
+            ProblemType::StoreUnavailable => {
+                "the database does not answer; nothing was taken, send it again".to_owned()
+            }
+            // What the store said is for the log.
+            ProblemType::Internal => "Kaeru is at fault; its log says how".to_owned(),
+            _ => self.to_string(),
+        };
+        Problem::new(self.problem_type(), detail)
     }
 }
 

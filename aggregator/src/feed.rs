@@ -1,0 +1,143 @@
+//! The feed in memory: the newest verdict of each event, following the store. Long polls are answered from it
+//! alone. It decides nothing and writes nothing.
+
+mod live;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use kaeru_protocol::{FeedCursor, VerdictPage};
+use sqlx::postgres::PgListener;
+use tokio::sync::{Notify, watch};
+
+use crate::metrics::Metrics;
+use crate::store::{Result, Store, feed};
+use live::Live;
+
+/// How often the store is asked when nothing wakes.
+const POLL: Duration = Duration::from_secs(1);
+/// Rows read at once.
+const ROWS_MAX: i64 = 8_192;
+
+/// The feed.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    live: RwLock<Live>,
+    changed: watch::Sender<u64>,
+    wake: Notify,
+}
+
+impl Feed {
+    /// An empty feed that has not seen the store yet.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            live: RwLock::default(),
+            changed: watch::Sender::new(0),
+            wake: Notify::new(),
+        })
+    }
+
+    /// Something was told: look at the store now.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// What was told after `cursor`; `None` while the store has not been seen.
+    pub(crate) fn page(&self, cursor: Option<&FeedCursor>, now_ms: u64) -> Option<VerdictPage> {
+        self.live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .page(cursor, now_ms)
+    }
+
+    /// Marks each change of the feed.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Follows the store for ever: woken by our own commits, by those of others, and by a timer.
+    pub(crate) async fn follow(&self, store: &Store, metrics: &Metrics) {
+        let mut listener = None;
+        loop {
+            if listener.is_none() {
+                listener = listen(store).await;
+            }
+            if let Err(error) = self.refresh(store, metrics).await {
+                metrics.store_failed(&error, "following the feed");
+                listener = None;
+            }
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = notified(&mut listener) => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+    }
+
+    /// Catches up with the store.
+    pub(crate) async fn refresh(&self, store: &Store, metrics: &Metrics) -> Result<()> {
+        // One snapshot: head and rows belong together.
+        let mut transaction = store
+            .pool()
+            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await?;
+        let head = feed::head(&mut transaction).await?;
+        let mut after = match self.live.read() {
+            Ok(live) => live.position_in(&head),
+            Err(poisoned) => poisoned.into_inner().position_in(&head),
+        };
+        if after == Some(head.seq) {
+            return Ok(());
+        }
+        let is_new_history = after.is_none();
+        let mut told = Vec::new();
+        loop {
+            let rows = feed::after(&mut transaction, after.unwrap_or(0), ROWS_MAX).await?;
+            let is_last = i64::try_from(rows.len()).is_ok_and(|n| n < ROWS_MAX);
+            after = rows.last().map(|row| row.seq).or(after);
+            told.extend(rows);
+            if is_last {
+                break;
+            }
+        }
+        transaction.commit().await?;
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let evicted = live.take(&head, is_new_history, told);
+        metrics.feed_evicted.inc_by(evicted);
+        metrics.feed_seq.set(head.seq);
+        metrics
+            .feed_verdicts
+            .set(i64::try_from(live.len()).unwrap_or(i64::MAX));
+        drop(live);
+        self.changed.send_modify(|changes| *changes += 1);
+        Ok(())
+    }
+
+    /// Drops verdicts that ran out.
+    pub(crate) fn expire(&self, now_ms: u64) {
+        self.live
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .expire(now_ms);
+    }
+}
+
+async fn listen(store: &Store) -> Option<PgListener> {
+    let mut listener = PgListener::connect_with(store.pool()).await.ok()?;
+    listener.listen(feed::CHANNEL).await.ok()?;
+    Some(listener)
+}
+
+/// Waits for a notification; a lost connection counts as one, and no listener as none.
+async fn notified(listener: &mut Option<PgListener>) {
+    match listener {
+        None => std::future::pending().await,
+        Some(connected) => {
+            if !matches!(connected.try_recv().await, Ok(Some(_))) {
+                *listener = None;
+            }
+        }
+    }
+}

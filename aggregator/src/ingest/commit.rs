@@ -1,0 +1,302 @@
+//! One transaction of waiting batches: reports, the decider's to-do list, proxies' statuses, and, for reports of
+//! failure, the decision itself, so that one commit lies between a failure and its decision.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use chrono::{DateTime, NaiveDate, Utc};
+use kaeru_protocol::{
+    Body, Call, EventReport, Kind, Outcome, ProxyStatus, Receipt, Rejection, Reporter, Word,
+};
+use sqlx::{Acquire as _, PgConnection};
+
+use super::batch::rejection;
+use super::{Batch, Fault};
+use crate::app::Parts;
+use crate::clock::{self, timestamp};
+use crate::decider::ENTRY_EVENTS_MAX;
+use crate::store::calls::Calls;
+use crate::store::days::{self, Kept, day_of};
+use crate::store::reporters::{self, Sender};
+use crate::store::reports::{self, Row, reporter_number};
+use crate::store::{Error, Result, intake};
+
+/// Failed events that are decided before the commit; the others wait for the decider, so that a storm of failures
+/// holds no acknowledgement up: 64 events take about 20 ms.
+const URGENT_MAX: usize = 64;
+
+/// What writes batches.
+#[derive(Debug)]
+pub(super) struct Committer {
+    parts: Arc<Parts>,
+    calls: Calls,
+    made: HashSet<NaiveDate>,
+}
+
+/// The rows of a group of batches.
+#[derive(Debug, Default)]
+struct Group<'a> {
+    rows: Vec<Row>,
+    urgent: BTreeSet<&'a str>,
+    statuses: BTreeMap<(i64, i64), (&'a Reporter, &'a ProxyStatus, u64)>,
+    rejected: Vec<Vec<Rejection>>,
+}
+
+impl Committer {
+    /// A committer that knows nothing of the store yet.
+    pub(super) fn new(parts: Arc<Parts>) -> Self {
+        Self {
+            parts,
+            calls: Calls::default(),
+            made: HashSet::new(),
+        }
+    }
+
+    /// Stores these batches in one transaction; an answer for each, in order.
+    pub(super) async fn commit(
+        &mut self,
+        batches: &[Batch],
+    ) -> Vec<std::result::Result<Receipt, Fault>> {
+        let everyone: Vec<&Batch> = batches.iter().collect();
+        let outcome = match self.attempt(&everyone).await {
+            // Two transactions met: once more.
+            Err(error) if error.is_collision() => self.attempt(&everyone).await,
+            outcome => outcome,
+        };
+        match outcome {
+            Ok(outcomes) => outcomes,
+            Err(error @ Error::Unavailable(_)) => {
+                self.parts.metrics.store_failed(&error, "storing reports");
+                vec![Err(Fault::StoreAway); batches.len()]
+            }
+            Err(error) => {
+                self.parts.metrics.store_failed(&error, "storing reports");
+                // A partition may be gone that was known.
+                self.made.clear();
+                self.each_alone(batches).await
+            }
+        }
+    }
+
+    /// After a statement was refused: the batch that caused it fails alone.
+    async fn each_alone(&mut self, batches: &[Batch]) -> Vec<std::result::Result<Receipt, Fault>> {
+        let mut outcomes = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let outcome = match self.attempt(&[batch]).await {
+                Ok(mut one) => one.pop().unwrap_or(Err(Fault::Broken)),
+                Err(Error::Unavailable(_)) => Err(Fault::StoreAway),
+                Err(error) => {
+                    self.parts.metrics.store_failed(&error, "storing one batch");
+                    Err(Fault::Broken)
+                }
+            };
+            outcomes.push(outcome);
+        }
+        outcomes
+    }
+
+    async fn attempt(
+        &mut self,
+        batches: &[&Batch],
+    ) -> Result<Vec<std::result::Result<Receipt, Fault>>> {
+        let timer = self.parts.metrics.commit_seconds.start_timer();
+        let now_ms = clock::now_ms();
+        let now = timestamp(now_ms);
+        let senders: BTreeMap<i64, Sender> = batches
+            .iter()
+            .map(|b| (reporter_number(b.sender.reporter.id), b.sender.clone()))
+            .collect();
+        let mut transaction = self.parts.store.begin().await?;
+        let strangers = reporters::hear(&mut transaction, &senders, now).await?;
+        let is_stranger = |batch: &Batch| {
+            let id = reporter_number(batch.sender.reporter.id);
+            // Two services in one group under one id: the first to be known keeps it.
+            strangers.contains(&id) || senders.get(&id) != Some(&batch.sender)
+        };
+        let mut group = self.group(batches, is_stranger, now).await?;
+        let (told, stored) = self.write(&mut transaction, &mut group, now_ms).await?;
+        transaction.commit().await?;
+        timer.observe_duration();
+        self.count(&group, stored);
+        self.parts.decider.told(told);
+        self.parts.decider.wake();
+        let receipt = |(batch, rejected): (&&Batch, Vec<Rejection>)| {
+            if is_stranger(batch) {
+                return Err(Fault::NotYours);
+            }
+            let refused = rejected.len() - batch.rejected.len();
+            Ok(Receipt {
+                accepted: u32::try_from(batch.reports.len() - refused).unwrap_or(u32::MAX),
+                rejected,
+            })
+        };
+        Ok(batches
+            .iter()
+            .zip(std::mem::take(&mut group.rejected))
+            .map(receipt)
+            .collect())
+    }
+
+    /// Makes rows of the batches' reports.
+    async fn group<'a>(
+        &mut self,
+        batches: &[&'a Batch],
+        is_stranger: impl Fn(&Batch) -> bool,
+        now: DateTime<Utc>,
+    ) -> Result<Group<'a>> {
+        let kept = Kept::new(now, self.parts.config.retention_days);
+        let calls: HashSet<&Call> = batches
+            .iter()
+            .flat_map(|batch| &batch.reports)
+            .filter_map(|report| match &report.body {
+                Body::Event(event) => Some(&event.call),
+                Body::Proxy(_) => None,
+            })
+            .collect();
+        let calls: Vec<Call> = calls.into_iter().cloned().collect();
+        let numbers = self
+            .calls
+            .numbers(self.parts.store.pool(), &calls, day_of(now))
+            .await?;
+        let mut group = Group::default();
+        for batch in batches {
+            let mut rejected = batch.rejected.clone();
+            let reporter = &batch.sender.reporter;
+            let reports = if is_stranger(batch) {
+                &[]
+            } else {
+                batch.reports.as_slice()
+            };
+            for report in reports {
+                let day = day_of(timestamp(report.at_ms));
+                if let Some(reason) = kept.refuse(day) {
+                    rejected.push(rejection(Some(report.seq), reason));
+                    continue;
+                }
+                if !self.made.contains(&day) {
+                    days::make(self.parts.store.pool(), day).await?;
+                    self.made.insert(day);
+                }
+                match &report.body {
+                    Body::Event(event) => {
+                        let Some(Some(number)) = numbers.get(&event.call) else {
+                            rejected.push(rejection(
+                                Some(report.seq),
+                                "too many different calls are known",
+                            ));
+                            continue;
+                        };
+                        let row =
+                            Row::event(reporter.id, report.seq, report.at_ms, event, Some(*number));
+                        group.rows.push(row);
+                        if is_urgent(event) {
+                            group.urgent.insert(event.event.as_str());
+                        }
+                    }
+                    Body::Proxy(status) => {
+                        group
+                            .rows
+                            .push(Row::status(reporter.id, report.seq, report.at_ms, status));
+                        let key = (reporter_number(reporter.id), report.seq.cast_signed());
+                        group.statuses.insert(key, (reporter, status, report.at_ms));
+                    }
+                }
+            }
+            group.rejected.push(rejected);
+        }
+        Ok(group)
+    }
+
+    /// Writes the group, and says whether anything was told, and how many reports were new.
+    async fn write(
+        &self,
+        connection: &mut PgConnection,
+        group: &mut Group<'_>,
+        now_ms: u64,
+    ) -> Result<(bool, u64)> {
+        let now = timestamp(now_ms);
+        let new = reports::insert(&mut *connection, &mut group.rows, now).await?;
+        for key in &new.statuses {
+            if let Some((reporter, status, at_ms)) = group.statuses.get(key) {
+                let at = timestamp(*at_ms);
+                let lost =
+                    reporters::take_status(&mut *connection, reporter, status, at, now).await?;
+                self.parts.metrics.reports_lost.inc_by(lost);
+            }
+        }
+        let (mut urgent, mut others): (Vec<String>, Vec<String>) = new
+            .events
+            .into_iter()
+            .partition(|event| group.urgent.contains(event.as_str()));
+        others.extend(urgent.split_off(urgent.len().min(URGENT_MAX)));
+        let told = self.decide(&mut *connection, &urgent, now_ms).await;
+        if told.is_none() {
+            others.extend(urgent);
+        }
+        for entry in others.chunks(ENTRY_EVENTS_MAX) {
+            intake::add(&mut *connection, entry).await?;
+        }
+        Ok((told.unwrap_or(false), new.rows))
+    }
+
+    /// Decides failed events in a transaction within the transaction. `None` leaves them to the decider.
+    async fn decide(
+        &self,
+        connection: &mut PgConnection,
+        urgent: &[String],
+        now_ms: u64,
+    ) -> Option<bool> {
+        if urgent.is_empty() {
+            return Some(false);
+        }
+        if !self.parts.decider.may_decide(now_ms) {
+            return None;
+        }
+        let attempt = async {
+            let mut within = connection.begin().await?;
+            let told = self
+                .parts
+                .decider
+                .decide(&mut within, urgent, now_ms)
+                .await?;
+            within.commit().await?;
+            Ok::<bool, Error>(told)
+        };
+        match attempt.await {
+            Ok(told) => Some(told),
+            Err(error) => {
+                self.parts
+                    .metrics
+                    .store_failed(&error, "deciding failed events at once");
+                None
+            }
+        }
+    }
+
+    fn count(&self, group: &Group<'_>, stored: u64) {
+        let rows = u64::try_from(group.rows.len()).unwrap_or(u64::MAX);
+        let rejected = group.rejected.iter().map(Vec::len).sum::<usize>();
+        let metrics = &self.parts.metrics;
+        metrics.reports_stored.inc_by(stored);
+        metrics.reports_repeated.inc_by(rows.saturating_sub(stored));
+        metrics
+            .reports_rejected
+            .inc_by(u64::try_from(rejected).unwrap_or(u64::MAX));
+    }
+}
+
+/// Whether a report may doom its event, as far as it can be said without the policy.
+fn is_urgent(report: &EventReport) -> bool {
+    let ending = &report.ending;
+    match report.kind {
+        Kind::Attempt => matches!(ending.outcome(), Outcome::Failed | Outcome::Unknown),
+        // An external host's answer may be `fatal` by policy whatever its status.
+        Kind::Call => {
+            ending.outcome() != Outcome::Succeeded
+                || ending.status.is_some_and(|status| status >= 400)
+        }
+        Kind::Word | Kind::Running => ending.word == Some(Word::Failed),
+        Kind::Operator => true,
+        Kind::Refused | Kind::WouldRefuse | Kind::Cleanup | Kind::Undo => false,
+    }
+}

@@ -1,0 +1,172 @@
+//! The policy in force: the newest version in the database, with the breakers that are open under it. The file
+//! given to this aggregator becomes a new version when it changes and is valid; a wrong one changes nothing.
+
+use std::collections::BTreeSet;
+use std::iter;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+use kaeru_flow::{Policy, defaults};
+use kaeru_protocol::{EventType, Mode, Peer};
+use sqlx::PgConnection;
+
+use crate::metrics::Metrics;
+use crate::policy_file;
+use crate::store::{Result, Store, breakers, policies};
+
+/// What decisions are made by.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct InForce {
+    /// The policy, under its version.
+    pub(crate) policy: Arc<Policy>,
+    /// Event types that fell back to shadow; the empty one stands for events of no type.
+    pub(crate) tripped: BTreeSet<String>,
+}
+
+/// The policy in force as this aggregator last saw it.
+#[derive(Debug, Default)]
+pub(crate) struct Policies {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    in_force: Arc<InForce>,
+    /// The newest version that was looked at, valid or not.
+    looked_at: i64,
+}
+
+impl InForce {
+    /// How far Kaeru goes for an event of this type with this entry.
+    pub(crate) fn mode(&self, event_type: Option<&EventType>, entry: Option<&Peer>) -> Mode {
+        let mode = self.policy.for_event(event_type, entry).mode();
+        if self
+            .tripped
+            .contains(event_type.map_or("", EventType::as_str))
+        {
+            mode.min(Mode::Shadow)
+        } else {
+            mode
+        }
+    }
+
+    /// The most reports that any event may have before its id counts as shared.
+    pub(crate) fn reports_max(&self) -> usize {
+        let policy = &self.policy;
+        iter::once(&policy.global)
+            .chain(policy.event_types.values())
+            .chain(policy.services.values())
+            .filter_map(|layer| layer.reports_max)
+            .fold(defaults::REPORTS_MAX, usize::max)
+    }
+
+    /// The number of the policy's version as the store writes it.
+    pub(crate) fn version(&self) -> i64 {
+        self.policy.version.cast_signed()
+    }
+}
+
+impl Policies {
+    /// What was in force when the store was last asked.
+    pub(crate) fn last_known(&self) -> Arc<InForce> {
+        self.known().in_force.clone()
+    }
+
+    /// What is in force by the store. A version that this Kaeru cannot read leaves the last one in force.
+    pub(crate) async fn current(
+        &self,
+        connection: &mut PgConnection,
+        metrics: &Metrics,
+    ) -> Result<Arc<InForce>> {
+        let newest = policies::newest_version(&mut *connection).await?;
+        let (mut policy, looked_at) = {
+            let known = self.known();
+            (known.in_force.policy.clone(), known.looked_at)
+        };
+        if newest != looked_at {
+            match policies::newest(&mut *connection).await? {
+                None => policy = Arc::default(),
+                Some((version, yaml)) => match policy_file::parse(&yaml) {
+                    Ok(read) => {
+                        policy = Arc::new(Policy {
+                            version: version.cast_unsigned(),
+                            ..read
+                        });
+                    }
+                    Err(complaints) => {
+                        metrics.policies_refused.inc();
+                        tracing::error!(
+                            version,
+                            "the newest policy cannot be read here: {complaints}"
+                        );
+                    }
+                },
+            }
+        }
+        let tripped = breakers::open(connection, policy.version.cast_signed()).await?;
+        metrics.policy_version.set(policy.version.cast_signed());
+        let mut known = self.known();
+        known.looked_at = newest;
+        let in_force = InForce { policy, tripped };
+        if *known.in_force != in_force {
+            known.in_force = Arc::new(in_force);
+        }
+        Ok(known.in_force.clone())
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The policy file of this aggregator, as it was last read.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    seen: Option<String>,
+}
+
+impl Watched {
+    /// Reads the file, and if its text is new and valid makes it the newest version.
+    pub(crate) async fn look(
+        &mut self,
+        file: &Path,
+        store: &Store,
+        metrics: &Metrics,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let text = match tokio::fs::read_to_string(file).await {
+            Ok(text) => text,
+            Err(error) => {
+                // Said once: the file may be on its way back.
+                if self.seen.take().is_some() {
+                    metrics.policies_refused.inc();
+                    tracing::error!("the policy {} cannot be read: {error}", file.display());
+                }
+                return Ok(());
+            }
+        };
+        if self.seen.as_ref() == Some(&text) {
+            return Ok(());
+        }
+        match policy_file::parse(&text) {
+            Err(complaints) => {
+                metrics.policies_refused.inc();
+                tracing::error!(
+                    "the policy {} is refused, the old one stays in force: {complaints}",
+                    file.display()
+                );
+            }
+            Ok(_) => {
+                let mut transaction = store.begin().await?;
+                let version = policies::put(&mut transaction, &text, now).await?;
+                transaction.commit().await?;
+                if let Some(version) = version {
+                    tracing::info!(version, "the policy {} is in force", file.display());
+                }
+            }
+        }
+        self.seen = Some(text);
+        Ok(())
+    }
+}

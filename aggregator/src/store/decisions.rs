@@ -1,0 +1,198 @@
+//! Decisions and their revisions. The row form of `kaeru_flow::Decision` is in `decisions/body.rs`.
+
+mod body;
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use kaeru_flow::{Decision, Standing};
+use kaeru_protocol::{DecisionId, EventId, EventType, Mode};
+use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection};
+
+use super::{Error, Result};
+use crate::clock::timestamp;
+use body::Body;
+
+/// A decision as it stands in the store.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Stored {
+    /// Which.
+    pub(crate) id: DecisionId,
+    /// About which event.
+    pub(crate) event: EventId,
+    /// Of which type.
+    pub(crate) event_type: Option<EventType>,
+    /// The mode that was in force when it was decided.
+    pub(crate) mode: Mode,
+    /// When its last revision was written.
+    pub(crate) revised_at: DateTime<Utc>,
+    /// What it says.
+    pub(crate) decision: Decision,
+}
+
+/// A decision's row; every query of whole decisions selects [`COLUMNS`].
+#[derive(Debug, FromRow)]
+pub(crate) struct Row {
+    id: String,
+    event: String,
+    r#type: Option<String>,
+    mode: String,
+    revised_at: DateTime<Utc>,
+    body: Json<Body>,
+}
+
+/// The columns of [`Row`].
+pub(crate) const COLUMNS: &str = "id, event, type, mode, revised_at, body";
+
+/// The word of a standing in SQL and JSON.
+pub(crate) fn standing_word(standing: &Standing) -> &'static str {
+    match standing {
+        Standing::Live => "live",
+        Standing::Contested => "contested",
+        Standing::Withdrawn(_) => "withdrawn",
+    }
+}
+
+/// The word of a mode in SQL.
+pub(crate) fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Off => "off",
+        Mode::Shadow => "shadow",
+        Mode::Enforce => "enforce",
+    }
+}
+
+/// The mode of a word in SQL; one of a later version reads as `shadow`.
+pub(crate) fn mode_of(word: &str) -> Mode {
+    match word {
+        "off" => Mode::Off,
+        "enforce" => Mode::Enforce,
+        _ => Mode::Shadow,
+    }
+}
+
+impl TryFrom<Row> for Stored {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        let unreadable =
+            |why: String| Error::unreadable("a decision", format!("{}: {why}", row.id));
+        Ok(Self {
+            id: row.id.parse().map_err(|e| unreadable(format!("{e}")))?,
+            event: row.event.parse().map_err(|e| unreadable(format!("{e}")))?,
+            event_type: row.r#type.as_deref().and_then(|name| name.parse().ok()),
+            mode: mode_of(&row.mode),
+            revised_at: row.revised_at,
+            decision: row.body.0.try_into().map_err(unreadable)?,
+        })
+    }
+}
+
+/// The last decision about each of these events, withdrawn or not.
+pub(crate) async fn last_of_events(
+    connection: &mut PgConnection,
+    events: &[String],
+) -> Result<HashMap<EventId, Stored>> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT DISTINCT ON (event) id, event, type, mode, revised_at, body FROM decisions
+         WHERE event = ANY($1) ORDER BY event, decided_at DESC, id DESC",
+    )
+    .bind(events)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter()
+        .map(|row| Stored::try_from(row).map(|stored| (stored.event.clone(), stored)))
+        .collect()
+}
+
+/// One decision by its id.
+pub(crate) async fn find(connection: &mut PgConnection, id: &DecisionId) -> Result<Option<Stored>> {
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT id, event, type, mode, revised_at, body FROM decisions WHERE id = $1",
+    )
+    .bind(id.as_str())
+    .fetch_optional(connection)
+    .await?;
+    row.map(Stored::try_from).transpose()
+}
+
+/// Writes a decision's revision: the first makes its row, later ones change it; each is kept.
+pub(crate) async fn save(connection: &mut PgConnection, stored: &Stored) -> Result<()> {
+    let decision = &stored.decision;
+    let body = Json(Body::from(decision));
+    let withdrawal = match &decision.standing {
+        Standing::Withdrawn(withdrawal) => Some(withdrawal),
+        Standing::Live | Standing::Contested => None,
+    };
+    let revision = i32::try_from(decision.revision).unwrap_or(i32::MAX);
+    sqlx::query(
+        "INSERT INTO decisions (id, event, type, revision, state, mode, failed, policy_version,
+             flow_version, decided_at, revised_at, body, withdrawn_by, withdrawn_for, withdrawn_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+         ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, state = excluded.state,
+             revised_at = excluded.revised_at, body = excluded.body,
+             withdrawn_by = excluded.withdrawn_by, withdrawn_for = excluded.withdrawn_for,
+             withdrawn_at = excluded.withdrawn_at",
+    )
+    .bind(stored.id.as_str())
+    .bind(stored.event.as_str())
+    .bind(stored.event_type.as_ref().map(EventType::as_str))
+    .bind(revision)
+    .bind(standing_word(&decision.standing))
+    .bind(mode_word(stored.mode))
+    .bind(decision.reason.failed().map(|peer| peer.as_str()))
+    .bind(decision.policy_version.cast_signed())
+    .bind(decision.flow_version.map(u64::cast_signed))
+    .bind(timestamp(decision.decided_ms))
+    .bind(stored.revised_at)
+    .bind(&body)
+    .bind(withdrawal.map(|w| &*w.by))
+    .bind(withdrawal.map(|w| &*w.reason))
+    .bind(withdrawal.map(|w| timestamp(w.at_ms)))
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query(
+        "INSERT INTO decision_revisions (decision, revision, at, body) VALUES ($1, $2, $3, $4)",
+    )
+    .bind(stored.id.as_str())
+    .bind(revision)
+    .bind(stored.revised_at)
+    .bind(&body)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Whether a service acknowledged an undo for this decision.
+pub(crate) async fn is_undo_acknowledged(
+    connection: &mut PgConnection,
+    stored: &Stored,
+) -> Result<bool> {
+    Ok(sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM reports WHERE event = $1 AND kind = $2
+             AND rest->>'decision' = $3 AND status BETWEEN 200 AND 299 AND coalesce(grpc, 0) = 0)",
+    )
+    .bind(stored.event.as_str())
+    .bind(super::reports::kind_number(kaeru_protocol::Kind::Undo))
+    .bind(stored.id.as_str())
+    .fetch_one(connection)
+    .await?)
+}
+
+/// Deletes decisions that were made before `first`, a bounded number at a time; says how many.
+pub(crate) async fn forget(
+    connection: &mut PgConnection,
+    first: DateTime<Utc>,
+    decisions_max: i64,
+) -> Result<u64> {
+    let outcome = sqlx::query(
+        "DELETE FROM decisions WHERE id IN (
+             SELECT id FROM decisions WHERE decided_at < $1 ORDER BY decided_at LIMIT $2)",
+    )
+    .bind(first)
+    .bind(decisions_max)
+    .execute(connection)
+    .await?;
+    Ok(outcome.rows_affected())
+}

@@ -1,0 +1,138 @@
+//! Reports read back: the facts of events, in full.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use kaeru_flow::{Fact, ReportKey};
+use kaeru_protocol::{Call, Ending, EventId, EventReport, ReporterId, Side};
+use sqlx::{FromRow, PgConnection};
+
+use super::reports::{Rest, kind_of, word_of};
+use super::{Error, Result};
+use crate::clock::millis;
+
+#[derive(FromRow)]
+struct Row {
+    reporter: i64,
+    seq: i64,
+    at: DateTime<Utc>,
+    received: DateTime<Utc>,
+    sent: Option<DateTime<Utc>>,
+    ms: i32,
+    kind: i16,
+    status: Option<i16>,
+    outbound: bool,
+    borrowed: bool,
+    event: String,
+    word: Option<i16>,
+    grpc: Option<i16>,
+    attempt: Option<i32>,
+    due_ms: Option<i32>,
+    flags: Option<i64>,
+    opened: Option<i64>,
+    rest: Option<sqlx::types::Json<Rest>>,
+    caller: Option<String>,
+    callee: Option<String>,
+    method: Option<String>,
+    path: Option<String>,
+    event_type: Option<String>,
+    service: String,
+    proxy: String,
+    gateway: bool,
+}
+
+/// The facts of these events, at most `each_max` of each.
+pub(crate) async fn of_events(
+    connection: &mut PgConnection,
+    events: &[EventId],
+    each_max: usize,
+) -> Result<HashMap<EventId, Vec<Fact>>> {
+    let names: Vec<&str> = events.iter().map(EventId::as_str).collect();
+    // One descent of the index per event and day; LIMIT holds for each event alone.
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT r.*, c.caller, c.callee, c.method, c.path, c.event_type, v.service, v.proxy, v.gateway
+         FROM unnest($1::text[]) AS wanted (event)
+         CROSS JOIN LATERAL (
+             SELECT reporter, seq, at, received, sent, call, ms, kind, status, outbound, borrowed, event,
+                 word, grpc, attempt, due_ms, flags, opened, rest
+             FROM reports WHERE reports.event = wanted.event LIMIT $2
+         ) AS r
+         LEFT JOIN calls c ON c.id = r.call
+         JOIN reporters v ON v.id = r.reporter",
+    )
+    .bind(&names)
+    .bind(i64::try_from(each_max).unwrap_or(i64::MAX))
+    .fetch_all(connection)
+    .await?;
+    let mut facts: HashMap<EventId, Vec<Fact>> = events
+        .iter()
+        .map(|event| (event.clone(), Vec::new()))
+        .collect();
+    for row in rows {
+        let event: EventId = row
+            .event
+            .parse()
+            .map_err(|e| Error::unreadable("an event", e))?;
+        let Some(fact) = row.fact(&event) else {
+            continue;
+        };
+        facts.entry(event).or_default().push(fact);
+    }
+    Ok(facts)
+}
+
+impl Row {
+    /// The fact that the row states; `None` for kinds of a later version.
+    fn fact(self, event: &EventId) -> Option<Fact> {
+        let kind = kind_of(self.kind)?;
+        let service = self.service.parse().ok()?;
+        let rest = self.rest.map(|rest| rest.0).unwrap_or_default();
+        let mut report = EventReport::new(event.clone(), kind);
+        report.borrowed = self.borrowed;
+        report.side = if self.outbound {
+            Side::Outbound
+        } else {
+            Side::Inbound
+        };
+        report.call = Call {
+            event_type: present(self.event_type).and_then(|name| name.parse().ok()),
+            from: present(self.caller).and_then(|caller| caller.parse().ok()),
+            to: present(self.callee).and_then(|callee| callee.parse().ok()),
+            method: self.method.unwrap_or_default().into(),
+            path: self.path.unwrap_or_default().into(),
+        };
+        report.sent_ms = self.sent.map(millis);
+        report.opened = self.opened.map(i64::cast_unsigned);
+        report.attempt = self.attempt.map_or(1, i32::cast_unsigned);
+        report.ending = Ending {
+            status: self.status.and_then(|status| u16::try_from(status).ok()),
+            grpc: self.grpc.and_then(|code| u8::try_from(code).ok()),
+            flags: self.flags.unwrap_or(0).cast_unsigned(),
+            word: self.word.and_then(word_of),
+        };
+        report.duration_ms = self.ms.cast_unsigned();
+        report.due_ms = self.due_ms.map(i32::cast_unsigned);
+        report.progress = rest.progress;
+        report.cost = rest.cost;
+        report.deadline_s = rest.deadline_s;
+        report.decision = rest.decision.and_then(|id| id.parse().ok());
+        report.detail = rest.detail;
+        Some(Fact {
+            key: ReportKey {
+                reporter: ReporterId(self.reporter.cast_unsigned()),
+                seq: self.seq.cast_unsigned(),
+            },
+            service,
+            proxy: self.proxy.into(),
+            gateway: self.gateway,
+            at_ms: millis(self.at),
+            received_ms: millis(self.received),
+            report,
+        })
+    }
+}
+
+/// The dictionary writes an absent name as an empty one.
+fn present(name: Option<String>) -> Option<String> {
+    name.filter(|name| !name.is_empty())
+}

@@ -19,7 +19,7 @@ const OURS: &[(&str, &[&str])] = &[
 /// Crates that only these of ours may use; deny.toml says the same.
 const RESERVED: &[(&str, &[&str])] = &[
     ("axum", &["kaeru-aggregator", "kaeru-e2e"]),
-    ("chrono", &["kaeru-aggregator"]),
+    ("chrono", &["kaeru-aggregator", "kaeru-e2e"]),
     ("prometheus", &["kaeru-aggregator"]),
     ("proxy-wasm", &["kaeru-filter"]),
     ("reqwest", &["kaeru-aggregator", "kaeru-e2e"]),

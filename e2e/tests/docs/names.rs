@@ -139,25 +139,77 @@ fn limits_of_the_wire_are_as_documented() {
     assert_eq!(documented, code);
 }
 
+/// Name, label and help of each metric in a table in the code: a doc comment, then a line with the quoted name.
+fn metrics(source: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut help = Vec::new();
+    for line in source.lines().map(str::trim) {
+        if let Some(words) = line.strip_prefix("///") {
+            help.push(words.trim());
+            continue;
+        }
+        let words = std::mem::take(&mut help).join(" ");
+        let mut quoted = line.split('"').skip(1).step_by(2);
+        let Some(name) = quoted.next().filter(|name| name.starts_with("kaeru_")) else {
+            continue;
+        };
+        if !words.is_empty() {
+            let label = quoted.next().map(|label| format!("{{{label}}}"));
+            found.push((format!("{name}{}", label.unwrap_or_default()), words));
+        }
+    }
+    found
+}
+
 #[test]
 fn metrics_are_as_documented() {
-    for (heading, source) in [
-        (
-            "Metrics of the aggregator",
-            read("aggregator/src/metrics.rs"),
-        ),
-        ("Metrics of the filter", read("filter-wasm/src/metrics.rs")),
+    for (heading, path) in [
+        ("Metrics of the aggregator", "aggregator/src/metrics.rs"),
+        ("Metrics of the filter", "filter-wasm/src/metrics.rs"),
     ] {
-        let name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        let code: Names = between(&source, "\"kaeru_", '"')
-            .filter(|rest| rest.chars().all(name))
-            .map(|rest| format!("kaeru_{rest}"))
+        let section = Doc::at("docs/OPERATIONS.md").section(heading);
+        let code: String = metrics(&read(path))
+            .iter()
+            .map(|(name, help)| format!("| `{name}` | {help} |\n"))
             .collect();
-        let table = Doc::at("docs/OPERATIONS.md")
-            .section(heading)
-            .first_column();
-        same(heading, &table, &code);
+        assert!(code.len() > 100, "no metrics in {path}");
+        assert!(
+            section.text.contains(&code),
+            "{}: the table must be\n{code}",
+            section.path
+        );
+        let names = section.first_column();
+        assert_eq!(
+            names.len(),
+            code.lines().count(),
+            "{}: more than the code has",
+            section.path
+        );
     }
+}
+
+/// What the plugin's configuration takes: every key that `keys.rs` reads.
+#[test]
+fn plugin_keys_are_as_documented() {
+    let source = read("filter-wasm/src/config/keys.rs");
+    let (top, nested) = source.split_once("fn read_rules").unwrap();
+    let mut code = Names::new();
+    for text in [top, nested] {
+        for call in [".take(", ".number(", ".patterns(", ".remove("] {
+            for rest in text.split(call).skip(1) {
+                if let Some(rest) = rest.trim_start().strip_prefix('"') {
+                    code.insert(rest.split('"').next().unwrap().to_owned());
+                }
+            }
+        }
+    }
+    let table = Doc::at("docs/OPERATIONS.md").section("Plugin configuration");
+    let documented = table
+        .first_column()
+        .iter()
+        .map(|key| key.rsplit('.').next().unwrap().to_owned())
+        .collect();
+    same("plugin configuration", &documented, &code);
 }
 
 #[test]

@@ -1,0 +1,35 @@
+//! The two readable forms.
+
+use serde_json::{Map, Value};
+
+use super::{Load, Malformed};
+
+/// `name=value` (older: `name:value`), by commas.
+pub(super) fn read_text(payload: &[u8]) -> Result<Load, Malformed> {
+    let text = std::str::from_utf8(payload).map_err(|_| Malformed)?;
+    let mut load = Load::default();
+    for pair in text.split(',') {
+        let (name, value) = pair.split_once(['=', ':']).ok_or(Malformed)?;
+        let value: f64 = value.trim().parse().map_err(|_| Malformed)?;
+        load.take(name.trim(), value)?;
+    }
+    Ok(load)
+}
+
+/// The protobuf's JSON form; unknown fields are refused, as Envoy does.
+pub(super) fn read_json(payload: &[u8]) -> Result<Load, Malformed> {
+    let fields: Map<String, Value> = serde_json::from_slice(payload).map_err(|_| Malformed)?;
+    let mut load = Load::default();
+    for (name, value) in &fields {
+        match value {
+            Value::Object(members) => {
+                for (key, value) in members {
+                    let value = value.as_f64().ok_or(Malformed)?;
+                    load.take(&format!("{name}.{key}"), value)?;
+                }
+            }
+            value => load.take(name, value.as_f64().ok_or(Malformed)?)?,
+        }
+    }
+    Ok(load)
+}

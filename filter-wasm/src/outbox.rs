@@ -1,0 +1,238 @@
+//! Reports on their way out: kept until the aggregator says that they are committed, bounded, the least missed leave
+//! first when there are too many. Decides what to send when; sends nothing itself.
+
+use std::collections::VecDeque;
+
+use kaeru_protocol::{
+    BatchBuilder, Body, Kind, Outcome, Receipt, Report, Reporter, Word, is_safe_method, limits,
+};
+
+use crate::backoff::Backoff;
+
+/// Reports in one batch: 512 x about 110 bytes = 56 KB, written in well under a millisecond of a worker's time.
+pub const BATCH_REPORTS: usize = 512;
+
+/// How much a report would be missed; the lowest leave a full outbox first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    /// Said again soon: what is open, how the proxy is.
+    Heartbeat,
+    /// Successes of safe methods: nothing to undo.
+    Harmless,
+    /// What may have left something behind, or says that it failed.
+    Telling,
+}
+
+const RANKS: usize = 3;
+
+fn rank(body: &Body) -> Rank {
+    let Body::Event(event) = body else {
+        return Rank::Heartbeat;
+    };
+    let failed = event.word() == Some(Word::Failed);
+    match event.kind {
+        Kind::Running if !failed => Rank::Heartbeat,
+        Kind::Refused | Kind::WouldRefuse => Rank::Harmless,
+        Kind::Attempt | Kind::Call
+            if is_safe_method(&event.call.method)
+                && event.ending.outcome() == Outcome::Succeeded =>
+        {
+            Rank::Harmless
+        }
+        _ => Rank::Telling,
+    }
+}
+
+/// How the aggregator answered a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Committed, but for those rejected alone.
+    Taken(Receipt),
+    /// Too large: in smaller pieces, please.
+    TooLarge,
+    /// Not now: 429, 5xx, no answer, an answer that is none. The number is the server's `Retry-After`, ms.
+    Later(Option<u64>),
+    /// Never: any other 4xx.
+    Never,
+}
+
+/// What came of an answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Reports committed.
+    pub delivered: u64,
+    /// Reports that will not be sent again.
+    pub dropped: u64,
+    /// The batch will be sent again.
+    pub again: bool,
+}
+
+/// The reports of one VM.
+#[derive(Debug)]
+pub struct Outbox {
+    queues: [VecDeque<Report>; RANKS],
+    in_flight: Vec<Report>,
+    max: usize,
+    batch_max: usize,
+    last_seq: u64,
+    dropped: u64,
+    /// When to try again after a failure.
+    pub backoff: Backoff,
+}
+
+impl Outbox {
+    /// An empty outbox of at most `max` reports.
+    pub fn new(max: usize) -> Self {
+        Self {
+            queues: Default::default(),
+            in_flight: Vec::new(),
+            max,
+            batch_max: BATCH_REPORTS,
+            last_seq: 0,
+            dropped: 0,
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// Changes the limit; what is above it leaves at the next report.
+    pub fn set_max(&mut self, max: usize) {
+        self.max = max;
+    }
+
+    /// Takes a report and gives it the next sequence; says how many were dropped for it.
+    pub fn push(&mut self, at_ms: u64, body: Body) -> u64 {
+        self.last_seq += 1;
+        let rank = rank(&body) as usize;
+        let report = Report {
+            seq: self.last_seq,
+            at_ms,
+            body,
+        };
+        if let Some(queue) = self.queues.get_mut(rank) {
+            queue.push_back(report);
+        }
+        let mut dropped = 0;
+        while self.waiting() + self.in_flight.len() > self.max {
+            let lowest = self.queues.iter_mut().find(|queue| !queue.is_empty());
+            match lowest.and_then(VecDeque::pop_front) {
+                Some(_) => dropped += 1,
+                None => break,
+            }
+        }
+        self.dropped += dropped;
+        dropped
+    }
+
+    /// Reports that wait to be sent.
+    pub fn waiting(&self) -> usize {
+        self.queues.iter().map(VecDeque::len).sum()
+    }
+
+    /// Whether a batch is on its way.
+    pub fn is_sending(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    /// The last sequence given out.
+    pub fn last_seq(&self) -> u64 {
+        self.last_seq
+    }
+
+    /// How many reports were dropped in all.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Takes the next batch, the most telling reports first, and writes it as JSON; `None` while one is on its way, or
+    /// nothing is there.
+    pub fn next_batch(&mut self, reporter: &Reporter, now_ms: u64) -> Option<Vec<u8>> {
+        if self.is_sending() {
+            return None;
+        }
+        for queue in self.queues.iter_mut().rev() {
+            let room = self.batch_max.saturating_sub(self.in_flight.len());
+            self.in_flight.extend(queue.drain(..room.min(queue.len())));
+        }
+        if self.in_flight.is_empty() {
+            return None;
+        }
+        self.in_flight.sort_unstable_by_key(|report| report.seq);
+        let mut builder = BatchBuilder::new(reporter.clone(), now_ms);
+        for report in &self.in_flight {
+            builder.push(report);
+        }
+        let json = serde_json::to_vec(&builder.finish()).unwrap_or_default();
+        if json.len() > limits::BATCH_BYTES_MAX {
+            self.put_back();
+            self.halve();
+            return self.next_batch(reporter, now_ms);
+        }
+        Some(json)
+    }
+
+    /// Takes the answer to the batch on its way.
+    pub fn settle(&mut self, answer: &Answer, now_ms: u64, random: u64) -> Settled {
+        let sent = self.in_flight.len() as u64;
+        match answer {
+            Answer::Taken(receipt) => {
+                self.in_flight.clear();
+                self.backoff.succeed();
+                self.batch_max = (self.batch_max * 2).min(BATCH_REPORTS);
+                let rejected = (receipt.rejected.len() as u64).min(sent);
+                self.settled(sent - rejected, rejected)
+            }
+            Answer::Never => {
+                self.in_flight.clear();
+                self.backoff.succeed();
+                self.settled(0, sent)
+            }
+            Answer::TooLarge if sent <= 1 => {
+                self.in_flight.clear();
+                self.settled(0, sent)
+            }
+            Answer::TooLarge => {
+                self.put_back();
+                self.halve();
+                Settled {
+                    again: true,
+                    ..Settled::default()
+                }
+            }
+            Answer::Later(told_ms) => {
+                self.put_back();
+                self.backoff.fail(now_ms, *told_ms, random);
+                Settled {
+                    again: true,
+                    ..Settled::default()
+                }
+            }
+        }
+    }
+
+    fn settled(&mut self, delivered: u64, dropped: u64) -> Settled {
+        self.dropped += dropped;
+        Settled {
+            delivered,
+            dropped,
+            again: false,
+        }
+    }
+
+    /// Half of what was just too large, at least one.
+    fn halve(&mut self) {
+        self.batch_max = (self.batch_max.min(self.waiting()) / 2).max(1);
+    }
+
+    /// The batch on its way waits again, before what came later.
+    fn put_back(&mut self) {
+        for report in self.in_flight.drain(..).rev() {
+            let rank = rank(&report.body) as usize;
+            if let Some(queue) = self.queues.get_mut(rank) {
+                queue.push_front(report);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! What proxies and services say in single values: the parent header, progress, numbers. Lenient about white space,
+//! strict about everything else.
+
+use kaeru_protocol::ServiceName;
+
+/// Seconds an entry may give its event: a year.
+const DEADLINE_S_MAX: u32 = 366 * 24 * 3_600;
+
+/// `x-event-from`: `<namespace>/<service>;t=<ms>`, the caller and when its proxy sent the request by its own clock.
+pub fn from(value: &[u8]) -> Option<(ServiceName, u64)> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (service, rest) = text.split_once(';')?;
+    let sent = rest
+        .split(';')
+        .find_map(|field| field.trim().strip_prefix("t="))?;
+    Some((service.trim().parse().ok()?, number(sent.as_bytes())?))
+}
+
+/// `x-event-progress`: `0.4` or `2/5`, as 0 to 1.
+pub fn progress(value: &[u8]) -> Option<f32> {
+    let text = std::str::from_utf8(value).ok()?.trim();
+    let progress: f32 = match text.split_once('/') {
+        None => text.parse().ok()?,
+        Some((done, of)) => {
+            let (done, of): (f32, f32) = (done.trim().parse().ok()?, of.trim().parse().ok()?);
+            done / of
+        }
+    };
+    (0.0..=1.0).contains(&progress).then_some(progress)
+}
+
+/// `x-event-deadline`: whole seconds, at least 1.
+pub fn deadline_s(value: &[u8]) -> Option<u32> {
+    let seconds = u32::try_from(number(value)?).ok()?;
+    (1..=DEADLINE_S_MAX).contains(&seconds).then_some(seconds)
+}
+
+/// Decimal digits and nothing else.
+pub fn number(value: &[u8]) -> Option<u64> {
+    let digits = value.trim_ascii();
+    let only_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(digits)
+        .ok()
+        .filter(|_| only_digits)?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents() {
+        let (service, t) = from(b"shop/web;t=1767225600123").unwrap();
+        assert_eq!((service.as_str(), t), ("shop/web", 1_767_225_600_123));
+        assert!(from(b"shop/web; new=1; t=7").is_some());
+        for bad in [
+            &b"shop/web"[..],
+            b"web;t=1",
+            b"shop/web;t=",
+            b"shop/web;t=-1",
+            b"\xff/a;t=1",
+        ] {
+            assert_eq!(from(bad), None);
+        }
+    }
+
+    #[test]
+    fn progress_is_a_share() {
+        assert_eq!(progress(b"0.4"), Some(0.4));
+        assert_eq!(progress(b" 2/5 "), Some(0.4));
+        for bad in [&b"1.1"[..], b"-0.1", b"NaN", b"1/0", b"0/0", b"half", b""] {
+            assert_eq!(progress(bad), None);
+        }
+    }
+
+    #[test]
+    fn deadlines_are_whole_seconds() {
+        assert_eq!(deadline_s(b"30"), Some(30));
+        for bad in [&b"0"[..], b"-1", b"1.5", b"99999999999", b"+1"] {
+            assert_eq!(deadline_s(bad), None);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Ticks and what they send: open requests are named, batches leave, answers come back. All our calls are made from a root
+//! context, since one made by a request would die with it.
+
+use kaeru_protocol::{Body, Kind, Receipt, limits};
+
+use super::setup::Setup;
+use super::{Flight, TICK_MS, Vm};
+use crate::backoff::retry_after_ms;
+use crate::host::{HeaderMap, Headers, Host, Level, Outcall, Refused};
+use crate::metrics::Counter;
+use crate::outbox::Answer;
+use crate::{leader, said};
+
+/// Bytes of a receipt that are read: one that rejects each of 512 reports in 200 bytes.
+const RECEIPT_BYTES_MAX: usize = 128 * 1024;
+
+impl<H: Host> Vm<H> {
+    /// The root context ticks: every [`TICK_MS`], or sooner when something is urgent.
+    pub fn tick(&mut self, root: u32) {
+        self.host.set_tick_ms(TICK_MS);
+        let Some(setup) = self.setup.clone() else {
+            return;
+        };
+        let now_ms = self.now_ms();
+        self.flush_metrics();
+        self.verdicts.refresh(&self.host);
+        self.roll.check(&self.host, self.me);
+        self.leads = leader::lead(&self.host, now_ms, self.me);
+        if self.leads {
+            self.poll(&setup, root, now_ms);
+            self.state_status(&setup, now_ms);
+        }
+        let since_ms = now_ms.saturating_sub(self.flushed_ms);
+        let due = since_ms >= setup.config.flush_interval_ms.into() || self.flushed_ms > now_ms;
+        if due {
+            self.name_open(&setup, now_ms);
+            self.publish_load();
+        }
+        if due || self.urgent {
+            self.flushed_ms = now_ms;
+            self.send(&setup, root, now_ms);
+        }
+    }
+
+    /// Takes the answer to one of our calls; `answered` is false where the connection broke.
+    pub fn call_answered(&mut self, token: u32, answered: bool) {
+        let Some(setup) = self.setup.clone() else {
+            return;
+        };
+        let now_ms = self.now_ms();
+        let headers = if answered {
+            self.host.headers(HeaderMap::CallAnswer)
+        } else {
+            Headers::default()
+        };
+        if let Some(root) = self.poll.landed(token) {
+            self.take_page(&setup, root, now_ms, &headers);
+        } else if let Some(flight) = self.sending.take_if(|flight| flight.token == token) {
+            let answer = self.read_answer(&headers);
+            self.settle(&answer, now_ms, status(&headers));
+            let more = self.urgent || self.outbox.waiting() >= crate::outbox::BATCH_REPORTS;
+            if more || answer == Answer::TooLarge {
+                self.send(&setup, flight.root, now_ms);
+            }
+        }
+    }
+
+    /// A root context is gone, and its calls with it: their answers will never come.
+    pub(super) fn forget_calls_of(&mut self, root: u32) {
+        self.poll.forget(root);
+        if self.sending.take_if(|flight| flight.root == root).is_some() {
+            let now_ms = self.now_ms();
+            self.settle(&Answer::Later(None), now_ms, None);
+        }
+    }
+
+    /// Queues a report for each open request that is due to be named: at its first flush, then at every heartbeat.
+    fn name_open(&mut self, setup: &Setup, now_ms: u64) {
+        let heartbeat_ms = setup.config.heartbeat_interval_s * 1_000;
+        let due_ms = heartbeat_ms + 2 * setup.config.flush_interval_ms;
+        let mut streams = std::mem::take(&mut self.streams);
+        let mut oldest_ns = u64::MAX;
+        for stream in streams.values_mut().filter(|s| s.is_at_service()) {
+            oldest_ns = oldest_ns.min(stream.started_ns);
+            self.remember_aliases(stream, now_ms);
+            if stream.report.kind != Kind::Attempt || stream.due_at_ms > now_ms {
+                continue;
+            }
+            let age_ms = (now_ms).saturating_sub(stream.started_ns / 1_000_000);
+            let mut running = stream.report.clone();
+            running.kind = Kind::Running;
+            running.due_ms = Some(due_ms);
+            running.duration_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
+            running.ending.status = None;
+            self.push(now_ms, Body::Event(running));
+            stream.report.opened.get_or_insert(self.outbox.last_seq());
+            stream.due_at_ms = now_ms + u64::from(heartbeat_ms);
+        }
+        self.streams = streams;
+        let oldest_ms = if oldest_ns == u64::MAX {
+            0
+        } else {
+            oldest_ns / 1_000_000
+        };
+        if oldest_ms != self.oldest_ms {
+            self.oldest_ms = oldest_ms;
+            self.note(now_ms);
+        }
+    }
+
+    /// Sends the next batch, unless one is on its way or the last failure is too near.
+    fn send(&mut self, setup: &Setup, root: u32, now_ms: u64) {
+        self.urgent = false;
+        if !self.outbox.backoff.is_over(now_ms) {
+            return;
+        }
+        let Some(batch) = self.outbox.next_batch(&setup.reporter, now_ms) else {
+            return;
+        };
+        let call = Outcall {
+            cluster: &setup.config.aggregator_cluster,
+            headers: &[
+                (":method", "POST"),
+                (":path", "/v1/reports"),
+                (":authority", &setup.config.aggregator_authority),
+                ("content-type", "application/json"),
+            ],
+            body: &batch,
+            timeout_ms: setup.config.report_timeout_ms,
+        };
+        match self.host.call(&call) {
+            Ok(token) => self.sending = Some(Flight { token, root }),
+            Err(refused) => {
+                self.count_refused(refused);
+                self.settle(&Answer::Later(None), now_ms, None);
+            }
+        }
+    }
+
+    pub(super) fn count_refused(&mut self, refused: Refused) {
+        if refused == Refused::BAD_ARGUMENT {
+            self.metrics.add(Counter::NoCluster, 1);
+        }
+    }
+
+    fn read_answer(&self, headers: &Headers) -> Answer {
+        match status(headers) {
+            Some(200..=299) => {
+                let body = self.host.call_body(RECEIPT_BYTES_MAX);
+                serde_json::from_slice::<Receipt>(&body)
+                    // An answer that is no receipt says nothing of a commit.
+                    .map_or(Answer::Later(None), Answer::Taken)
+            }
+            Some(413) => Answer::TooLarge,
+            Some(status @ 400..=499) if status != 429 => Answer::Never,
+            _ => Answer::Later(headers.get("retry-after").and_then(retry_after_ms)),
+        }
+    }
+
+    fn settle(&mut self, answer: &Answer, now_ms: u64, status: Option<u64>) {
+        let (failing, refusing) = (self.outbox.backoff.is_failing(), self.refusing);
+        self.refusing = *answer == Answer::Never;
+        let settled = self.outbox.settle(answer, now_ms, self.host.random());
+        self.metrics.add(Counter::Delivered, settled.delivered);
+        self.metrics.add(Counter::Dropped, settled.dropped);
+        if settled.dropped > 0 {
+            self.note(now_ms);
+        }
+        let later = matches!(answer, Answer::Later(_));
+        self.metrics.add(Counter::BatchesFailed, u64::from(later));
+        let status = status.map_or_else(|| "no answer".into(), |status| format!("{status}"));
+        match answer {
+            Answer::Later(_) if !failing => self.host.log(
+                Level::Warn,
+                &format!("kaeru: reports cannot be delivered ({status}); they are kept and sent later"),
+            ),
+            Answer::Never if !refusing => self.host.log(
+                Level::Warn,
+                &format!(
+                    "kaeru: the aggregator refuses reports for good ({status}); they are lost and counted"
+                ),
+            ),
+            Answer::Taken(_) if failing => self
+                .host
+                .log(Level::Info, "kaeru: reports are delivered again"),
+            _ => {}
+        }
+    }
+
+    fn flush_metrics(&mut self) {
+        let faults = self.host.faults();
+        self.metrics
+            .add(Counter::HostFaults, faults - self.faults_counted);
+        self.faults_counted = faults;
+        self.metrics.flush(&self.host);
+    }
+}
+
+/// The status of an answer; `None` where there was none.
+pub(super) fn status(headers: &Headers) -> Option<u64> {
+    headers.get(":status").and_then(said::number)
+}
+
+const _: () = assert!(crate::outbox::BATCH_REPORTS <= limits::BATCH_REPORTS_MAX);

@@ -1,0 +1,220 @@
+//! A request away from the service, or through a gateway: joined to the event that it belongs to, ruled on, and told on to
+//! the mesh, or bared of everything of ours on its way out of it.
+
+use kaeru_protocol::headers::{self as names, BAGGAGE_MEMBER};
+use kaeru_protocol::{Body, EventId, EventReport, Kind, Peer, Side, Word};
+
+use super::setup::Setup;
+use super::stream::{self, Stream};
+use super::{Next, Vm};
+use crate::answer::{self, Question};
+use crate::host::{HeaderMap, Headers, Host, Reply};
+use crate::identity::Identity;
+use crate::kin::{self, Alias};
+use crate::metrics::Counter;
+use crate::request::Request;
+use crate::{verdicts, w3c};
+
+impl<H: Host> Vm<H> {
+    pub(super) fn outbound(
+        &mut self,
+        setup: &Setup,
+        id: u32,
+        headers: &Headers,
+        end: bool,
+    ) -> Next {
+        let request = Request::read(headers);
+        if setup.config.is_aggregator(request.host()) {
+            return self.answer(&request, end);
+        }
+        let mesh = setup.config.is_mesh_host(request.host());
+        if !setup.config.matching.matches(&request) {
+            return self.leave(&request, mesh);
+        }
+        let now_ns = self.host.now_ns();
+        let identity = self.identify(setup, &request, headers, true);
+        let (Some(event), borrowed) = self.open_event(&identity, now_ns) else {
+            return self.leave(&request, mesh);
+        };
+        let mut report = stream::report(
+            &request,
+            event,
+            borrowed,
+            Kind::Call,
+            Side::Outbound,
+            &mut self.metrics,
+        );
+        report.call.to = self.callee(&request);
+        report.sent_ms = Some(now_ns / 1_000_000);
+        self.send_on(setup, id, now_ns, &request, report, mesh)
+    }
+
+    pub(super) fn gateway(&mut self, setup: &Setup, id: u32, headers: &Headers) -> Next {
+        let mut request = Request::read(headers);
+        let mesh = self.is_mesh_cluster(setup, &request);
+        let trusted = self.trust(setup, &mut request, Self::is_named_peer);
+        if !setup.config.matching.matches(&request) {
+            return self.leave(&request, mesh);
+        }
+        let now_ns = self.host.now_ns();
+        let identity = self.identify(setup, &request, headers, trusted);
+        let (Some(event), borrowed) = self.event_or_new(&identity, now_ns) else {
+            return self.leave(&request, mesh);
+        };
+        let mut report = stream::report(
+            &request,
+            event,
+            borrowed,
+            Kind::Attempt,
+            Side::Outbound,
+            &mut self.metrics,
+        );
+        report.sent_ms = Some(now_ns / 1_000_000);
+        self.send_on(setup, id, now_ns, &request, report, mesh)
+    }
+
+    /// Rules on the request and sends it on its way.
+    fn send_on(
+        &mut self,
+        setup: &Setup,
+        id: u32,
+        now_ns: u64,
+        request: &Request<'_>,
+        mut report: EventReport,
+        mesh: bool,
+    ) -> Next {
+        if self.obey(setup, now_ns, request, &mut report, false) == Next::Answered {
+            return Next::Answered;
+        }
+        if mesh {
+            let event = report.event.as_str().as_bytes();
+            if request.event_id != Some(event) {
+                self.host
+                    .set_header(HeaderMap::Request, names::EVENT_ID, event);
+            }
+            let from = format!("{};t={}", setup.service(), now_ns / 1_000_000);
+            self.host
+                .set_header(HeaderMap::Request, names::EVENT_FROM, from.as_bytes());
+        } else {
+            self.leave(request, false);
+        }
+        let mut stream = Stream::new(report, request, now_ns);
+        stream.host = request.host().into();
+        stream.mesh = mesh;
+        self.open(setup, id, stream);
+        Next::Continue
+    }
+
+    /// The event of an outbound request: the one it names, or the open one that a borrowed id of it means. One that matches
+    /// no open event while there are some is a possible split.
+    fn open_event(&mut self, identity: &Identity<'_>, now_ns: u64) -> (Option<EventId>, bool) {
+        if identity.event.is_some() && !identity.borrowed {
+            return (identity.event.clone(), false);
+        }
+        let recall = |id: &[u8]| kin::recall(&self.host, now_ns / 1_000_000, Alias::of(id));
+        if let Some(kin) = identity.aliases.iter().find_map(|alias| recall(alias)) {
+            return (Some(kin.event), kin.borrowed);
+        }
+        if self.metrics.open(&self.host) > 0 {
+            self.metrics.add(Counter::PossibleSplits, 1);
+        }
+        self.event_or_new(identity, now_ns)
+    }
+
+    /// Lets a request go that is no step. Out of the mesh it takes nothing of ours along.
+    fn leave(&self, request: &Request<'_>, mesh: bool) -> Next {
+        if mesh {
+            return Next::Continue;
+        }
+        for name in request.ours.iter().filter(|n| n.starts_with(b"x-event-")) {
+            self.host.remove_header(HeaderMap::Request, name);
+        }
+        match w3c::with_member(&request.joined_baggage(), BAGGAGE_MEMBER, None) {
+            Some(rest) if rest.is_empty() => self
+                .host
+                .remove_header(HeaderMap::Request, names::BAGGAGE.as_bytes()),
+            Some(rest) => self
+                .host
+                .set_header(HeaderMap::Request, names::BAGGAGE, &rest),
+            None => {}
+        }
+        Next::Continue
+    }
+
+    /// The callee as far as it is known: the service that answered for this host before, or the host.
+    fn callee(&self, request: &Request<'_>) -> Option<Peer> {
+        self.learned.get(request.host()).cloned().or_else(|| {
+            let authority = request.authority.to_ascii_lowercase();
+            Peer::host(&authority)
+                .or_else(|_| Peer::host(b"invalid"))
+                .ok()
+        })
+    }
+
+    /// A gateway's authority is a public name: whether the mesh is behind it, the chosen cluster says
+    /// (`outbound|80||web.shop.svc.cluster.local`).
+    fn is_mesh_cluster(&self, setup: &Setup, request: &Request<'_>) -> bool {
+        let cluster = self
+            .host
+            .property(&["xds", "cluster_name"])
+            .or_else(|| self.host.property(&["cluster_name"]));
+        match cluster {
+            Some(cluster) => {
+                let host = cluster.rsplit(|&b| b == b'|').next().unwrap_or_default();
+                setup.config.is_mesh_host(host)
+            }
+            None => setup.config.is_mesh_host(request.host()),
+        }
+    }
+
+    /// Answers the application in the aggregator's place, where that can be done from here.
+    fn answer(&mut self, request: &Request<'_>, end: bool) -> Next {
+        let Some(question) = answer::question(request, end) else {
+            return Next::Continue;
+        };
+        let now_ms = self.now_ms();
+        match question {
+            Question::Word {
+                event,
+                word,
+                progress,
+            } => {
+                let kin = kin::recall(&self.host, now_ms, Alias::of(event.as_str().as_bytes()));
+                let (event, borrowed) = kin.map_or((event, false), |k| (k.event, k.borrowed));
+                let mut report = EventReport::new(event, Kind::Word);
+                report.borrowed = borrowed;
+                report.ending.word = Some(word);
+                report.progress = progress;
+                self.metrics.add(Counter::Words, 1);
+                self.push(now_ms, Body::Event(Box::new(report)));
+                if word == Word::Failed {
+                    self.hurry(now_ms);
+                }
+                self.say(202, &[], "");
+            }
+            Question::Verdict { event } => {
+                // Before the first page an empty cache means nothing: the aggregator knows.
+                if verdicts::cursor(&self.host).is_none() {
+                    return Next::Continue;
+                }
+                let kin = kin::recall(&self.host, now_ms, Alias::of(event.as_str().as_bytes()));
+                let event = kin.map_or(event, |k| k.event);
+                let entry = self.verdicts.find(&self.host, now_ms, &event);
+                self.metrics.add(Counter::VerdictsAnswered, 1);
+                let json = answer::verdict_json(&event, entry.as_ref());
+                self.say(200, &[("content-type", "application/json")], &json);
+            }
+        }
+        Next::Answered
+    }
+
+    fn say(&self, status: u16, headers: &[(&str, &str)], body: &str) {
+        self.host.reply(&Reply {
+            status,
+            details: "kaeru_answered",
+            headers,
+            body,
+            grpc: None,
+        });
+    }
+}

@@ -120,7 +120,7 @@ fn every_schema_that_is_pointed_to_exists() {
 }
 
 #[test]
-fn no_route_goes_past_the_document() {
+fn no_route_of_the_api_goes_past_the_document() {
     let sources = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/http")).unwrap();
     let files = sources
         .map(|entry| entry.unwrap().path())

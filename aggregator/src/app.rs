@@ -113,6 +113,12 @@ impl App {
         }
     }
 
+    /// The parts, for a worker.
+    #[cfg(test)]
+    pub(crate) fn parts(&self) -> Arc<Parts> {
+        self.parts.clone()
+    }
+
     /// States a report of this aggregator's own, in the name of `service`.
     pub(crate) async fn state(
         &self,

@@ -26,6 +26,7 @@ pub(crate) async fn check(parts: &Parts, now: DateTime<Utc>) -> Result<()> {
         .current(&mut connection, &parts.metrics)
         .await?;
     let since = now - WINDOW;
+    let mut is_changed = false;
     for (name, doomed) in breakers::doomed_since(&mut connection, since, DOOMED_MIN).await? {
         let event_type: Option<EventType> = name.parse().ok();
         if in_force.mode(event_type.as_ref(), None) <= Mode::Shadow {
@@ -42,6 +43,7 @@ pub(crate) async fn check(parts: &Parts, now: DateTime<Utc>) -> Result<()> {
             continue;
         }
         if breakers::trip(&mut connection, &name, in_force.version(), doomed, now).await? {
+            is_changed = true;
             parts.metrics.breaker_trips.inc();
             tracing::error!(
                 event_type = name,
@@ -51,6 +53,12 @@ pub(crate) async fn check(parts: &Parts, now: DateTime<Utc>) -> Result<()> {
                  policy changes"
             );
         }
+    }
+    if is_changed {
+        parts
+            .policies
+            .current(&mut connection, &parts.metrics)
+            .await?;
     }
     Ok(())
 }

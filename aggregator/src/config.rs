@@ -45,7 +45,7 @@ pub struct Serve {
     /// Where /metrics, /healthz and /readyz are answered.
     #[arg(long, env = "KAERU_OPS_LISTEN", default_value = "0.0.0.0:7171")]
     pub ops_listen: SocketAddr,
-    /// The Postgres to use (postgres://user:password@host/name); without it Kaeru runs its own.
+    /// The Postgres to use (`postgres://user:password@host/name`); without it Kaeru runs its own.
     #[arg(long, env = "KAERU_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
     /// Where Kaeru's own Postgres keeps its data.
@@ -66,7 +66,7 @@ pub struct Serve {
     /// Take reports only from callers that a proxy names in x-forwarded-client-cert.
     #[arg(long, env = "KAERU_REQUIRE_IDENTITY")]
     pub require_identity: bool,
-    /// How logs are written. Which ones: RUST_LOG (default "info").
+    /// How logs are written. Which ones: `RUST_LOG` (default `info,sqlx=warn`).
     #[arg(long, env = "KAERU_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
@@ -93,7 +93,7 @@ impl Serve {
     reason = "this is the one file that reads the environment"
 )]
 pub(crate) fn log_filter() -> String {
-    env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned())
+    env::var("RUST_LOG").unwrap_or_else(|_| "info,sqlx=warn".to_owned())
 }
 
 /// The folders in which programs are searched, by `PATH`.

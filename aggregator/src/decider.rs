@@ -214,6 +214,12 @@ impl Decider {
         look.finish(connection).await
     }
 
+    /// Works off what is due, as a test's moment asks.
+    #[cfg(test)]
+    pub(crate) async fn decide_once(&self, now_ms: u64) {
+        while matches!(self.round(now_ms).await, Ok(Round::More)) {}
+    }
+
     /// Whether the store knows of every time in which reports could not be taken.
     pub(crate) fn may_decide(&self, now_ms: u64) -> bool {
         self.pulse.is_fresh(now_ms)

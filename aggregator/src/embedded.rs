@@ -4,6 +4,8 @@
 //! What the machine must have for it is found in `embedded/machine.rs`.
 
 mod machine;
+#[cfg(test)]
+mod tests;
 
 use std::fs::{self, File};
 use std::io;
@@ -283,8 +285,8 @@ fn socket_folder(data_dir: &Path) -> PathBuf {
     PathBuf::from(format!("/tmp/kaeru-{}", name.simple()))
 }
 
-/// Runs a program to its end. The postmaster inherits what `pg_ctl start` leaves open, so its output goes to a
-/// file (`-l`) and ours must not be awaited by a pipe that it holds.
+/// Runs a program to its end. (A postmaster that `pg_ctl start` leaves behind writes to its log file, so it does
+/// not hold these pipes open.)
 async fn run(program: &'static str, command: &mut Command) -> Result<Output> {
     let failed = |error: io::Error| Error::Program {
         program,

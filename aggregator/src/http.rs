@@ -17,13 +17,16 @@ pub(crate) mod flows;
 mod identity;
 pub(crate) mod openapi;
 mod operator;
-pub(crate) mod ops;
 mod page;
 mod params;
 pub(crate) mod problem;
+#[cfg(test)]
+mod proxy_tests;
 mod reports;
 pub(crate) mod services;
 mod status;
+#[cfg(test)]
+mod tests;
 mod time;
 mod verdicts;
 

@@ -12,6 +12,7 @@ mod feed;
 mod http;
 mod ingest;
 mod metrics;
+mod ops;
 mod policy;
 pub mod policy_file;
 mod pulse;

@@ -52,7 +52,7 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Report batches by what became of them: stored, invalid, not_yours, overload, store_away, broken.
+    /// Report batches by what became of them: stored, invalid, foreign, overload, unavailable, broken.
     counters batches = "kaeru_batches_total" ["outcome"];
     /// Reports stored, each once.
     counter reports_stored = "kaeru_reports_stored_total";

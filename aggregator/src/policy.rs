@@ -149,21 +149,18 @@ impl Watched {
         if self.seen.as_ref() == Some(&text) {
             return Ok(());
         }
-        match policy_file::parse(&text) {
-            Err(complaints) => {
-                metrics.policies_refused.inc();
-                tracing::error!(
-                    "the policy {} is refused, the old one stays in force: {complaints}",
-                    file.display()
-                );
-            }
-            Ok(_) => {
-                let mut transaction = store.begin().await?;
-                let version = policies::put(&mut transaction, &text, now).await?;
-                transaction.commit().await?;
-                if let Some(version) = version {
-                    tracing::info!(version, "the policy {} is in force", file.display());
-                }
+        if let Err(complaints) = policy_file::parse(&text) {
+            metrics.policies_refused.inc();
+            tracing::error!(
+                "the policy {} is refused, the old one stays in force: {complaints}",
+                file.display()
+            );
+        } else {
+            let mut transaction = store.begin().await?;
+            let version = policies::put(&mut transaction, &text, now).await?;
+            transaction.commit().await?;
+            if let Some(version) = version {
+                tracing::info!(version, "the policy {} is in force", file.display());
             }
         }
         self.seen = Some(text);

@@ -1,6 +1,6 @@
 //! `kaeru serve`: starts the parts in order and stops them in the reverse order.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::str::FromStr as _;
@@ -18,8 +18,9 @@ use crate::app::{App, Parts};
 use crate::clock::{self, timestamp};
 use crate::config::{self, LogFormat, Serve};
 use crate::embedded::{self, Cluster};
-use crate::http::{self, ops};
+use crate::http;
 use crate::ingest;
+use crate::ops;
 use crate::store::{self, SchemaError, Store};
 use crate::tick::Tick;
 
@@ -75,6 +76,7 @@ fn log(format: LogFormat) {
     let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
         .with_writer(io::stderr);
     match format {
         LogFormat::Text => lines.init(),
@@ -91,7 +93,7 @@ async fn serve(config: Serve) -> Result<(), Error> {
     let outcome = tokio::select! {
         outcome = with_cluster(config, cluster.clone(), told_to_stop.clone()) => outcome,
         // Told to stop before everything ran: nothing is open yet.
-        _ = async {
+        () = async {
             let _ = told_to_stop.wait_for(|stop| *stop).await;
             tokio::time::sleep(STOP_TIMEOUT * 2).await;
         } => Ok(()),

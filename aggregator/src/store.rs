@@ -31,7 +31,7 @@ pub(crate) use schema::Error as SchemaError;
 /// for people. Postgres allows 100 by default, so four aggregators fit.
 const CONNECTIONS_MAX: u32 = 20;
 /// How long a request waits for a connection before it is told to come again.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The database.
 #[derive(Debug, Clone)]

@@ -44,14 +44,14 @@ async fn take(State(app): State<App>, request: Request) -> Result<Json<Receipt>,
         Ok(_) => "stored",
         Err(error) => match error.problem_type() {
             ProblemType::TooManyRequests => "overload",
-            ProblemType::StoreUnavailable => "store_away",
-            ProblemType::IdentityMismatch => "not_yours",
+            ProblemType::StoreUnavailable => "unavailable",
+            ProblemType::IdentityMismatch => "foreign",
             ProblemType::Internal => "broken",
             _ => "invalid",
         },
     };
     app.metrics.batches.with_label_values(&[label]).inc();
-    if matches!(label, "overload" | "store_away") {
+    if matches!(label, "overload" | "unavailable") {
         app.pulse.refuse();
     }
     outcome.map(Json)

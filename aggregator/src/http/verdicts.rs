@@ -79,10 +79,6 @@ async fn wait_for_news(
 ) -> Result<VerdictPage, Error> {
     let mut changes = app.feed.changes();
     let mut stopping = app.stopping.clone();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a timer's base, not a reading of the time"
-    )]
     let until = Instant::now() + wait;
     loop {
         changes.mark_unchanged();

@@ -1,1 +1,223 @@
+use kaeru_protocol::{Body, Counts, Kind, ProxyStatus, ReporterMark};
+use serde_json::json;
 
+use super::batch::{self, rejection};
+use super::{ADMITTED_KIB, Fault};
+use crate::clock;
+use crate::testing::{self, Side, attempt, number, report};
+
+const REPORTS: &str = "SELECT count(*) FROM reports";
+
+#[tokio::test]
+async fn a_batch_sent_twice_is_stored_once() {
+    let app = testing::app().await;
+    let mut web = Side::new(1, "shop/web");
+    let reports = vec![
+        web.next(attempt("e-1", None, 200)),
+        web.next(attempt("e-2", None, 200)),
+    ];
+    let receipts = tokio::join!(
+        app.ingest.store(web.batch(reports.clone())),
+        app.ingest.store(web.batch(reports.clone())),
+    );
+    assert_eq!(
+        (receipts.0.unwrap().accepted, receipts.1.unwrap().accepted),
+        (2, 2)
+    );
+    let again = app.ingest.store(web.batch(reports)).await.unwrap();
+    assert_eq!(again.accepted, 2);
+    assert_eq!(number(&app, REPORTS).await, 2);
+    assert_eq!(app.metrics.reports_stored.get(), 2);
+    assert_eq!(app.metrics.reports_repeated.get(), 4);
+}
+
+#[tokio::test]
+async fn a_report_of_a_day_that_is_not_kept_is_rejected_alone() {
+    const DAY_MS: u64 = 86_400_000;
+    let app = testing::app().await;
+    let mut web = Side::new(1, "shop/web");
+    let mut reports: Vec<_> = (0..4)
+        .map(|_| web.next(attempt("e-1", None, 200)))
+        .collect();
+    let now_ms = clock::now_ms();
+    reports[0].at_ms = now_ms - 9 * DAY_MS;
+    reports[1].at_ms = now_ms + 3 * DAY_MS;
+    reports[2].at_ms = now_ms - 6 * DAY_MS;
+    let receipt = app.ingest.store(web.batch(reports)).await.unwrap();
+    assert_eq!(receipt.accepted, 2);
+    assert_eq!(
+        receipt.rejected,
+        [
+            rejection(Some(1), "its day is no longer kept"),
+            rejection(Some(2), "its day is more than a day ahead")
+        ]
+    );
+    assert_eq!(number(&app, REPORTS).await, 2);
+}
+
+#[test]
+fn what_cannot_be_read_is_rejected_alone() {
+    let body = |calls: serde_json::Value, reports: serde_json::Value| {
+        json!({"protocol": 2, "later": true, "sent_ms": 1_000,
+            "reporter": {"id": "0000000000000001", "proxy": "p", "service": "shop/web"},
+            "calls": calls, "reports": reports})
+        .to_string()
+    };
+    let calls = json!([{"method": "POST", "path": "/a"}, {"from": "no service", "method": "POST", "path": "/a"}]);
+    let read = |reports| batch::read(body(calls.clone(), reports).as_bytes()).unwrap();
+    let batch = read(json!([
+        {"seq": 1, "at": -1, "event": "e", "call": 0},
+        {"seq": 2, "at": -1, "event": "e", "call": 1},
+        {"seq": 3, "at": -1, "event": "e", "call": 2},
+        {"seq": 4, "at": -1, "event": "e", "kind": "of a later version"},
+        {"seq": 5, "at": -1001, "event": "e"},
+        {"seq": 6, "at": -1},
+        "nothing",
+        {"seq": u64::MAX, "at": 0, "event": "e"},
+        {"seq": 8, "at": 0, "event": "e", "detail": "a\u{0}b"},
+    ]));
+    let kept: Vec<u64> = batch.reports.iter().map(|r| r.seq).collect();
+    assert_eq!(kept, [1]);
+    let reasons: Vec<(Option<u64>, &str)> =
+        batch.rejected.iter().map(|r| (r.seq, &*r.reason)).collect();
+    assert_eq!(reasons.len(), 8);
+    assert!(reasons.contains(&(Some(2), "its call cannot be read")));
+    assert!(reasons.contains(&(Some(3), "it points outside the table of calls")));
+    assert!(reasons.contains(&(Some(8), "it holds a zero character")));
+    assert!(reasons.iter().any(|(seq, _)| seq.is_none()));
+
+    let many: Vec<_> = (0..4_097)
+        .map(|seq| json!({"seq": seq, "event": "e"}))
+        .collect();
+    assert!(matches!(
+        batch::read(body(json!([]), json!(many)).as_bytes()),
+        Err(batch::Error::TooMany(4_097))
+    ));
+    assert!(matches!(
+        batch::read(b"[]"),
+        Err(batch::Error::Unreadable(_))
+    ));
+}
+
+#[tokio::test]
+async fn waiting_batches_share_a_commit() {
+    let app = testing::app().await;
+    let batches = (0..64).map(|id| {
+        let mut side = Side::new(id, "shop/web");
+        let reports = vec![side.next(attempt(&format!("e-{id}"), None, 200))];
+        let batch = side.batch(reports);
+        let app = app.clone();
+        tokio::spawn(async move { app.ingest.store(batch).await })
+    });
+    for batch in batches.collect::<Vec<_>>() {
+        assert_eq!(batch.await.unwrap().unwrap().accepted, 1);
+    }
+    assert_eq!(number(&app, REPORTS).await, 64);
+    let commits = app.metrics.commit_seconds.get_sample_count();
+    assert!(commits < 64, "{commits} transactions for 64 batches");
+}
+
+#[tokio::test]
+async fn a_stranger_is_refused_and_nobody_else() {
+    let app = testing::app().await;
+    let mut web = Side::new(1, "shop/web");
+    web.state(&app, attempt("e-1", None, 200)).await.unwrap();
+    // The same reporter id, and so the same proxy, but another service.
+    let mut thief = Side::new(1, "bank/vault");
+    let mut other = Side::new(2, "shop/backend");
+    let (stolen, honest) = tokio::join!(
+        thief.state(&app, attempt("e-1", None, 500)),
+        other.state(&app, attempt("e-1", Some("shop/web"), 200)),
+    );
+    assert_eq!(stolen, Err(Fault::NotYours));
+    assert_eq!(honest.unwrap().accepted, 1);
+    assert_eq!(number(&app, REPORTS).await, 2);
+}
+
+#[tokio::test]
+async fn admission_is_bounded_in_bytes() {
+    let app = testing::app().await;
+    let room: Vec<_> = (0..ADMITTED_KIB / 1024)
+        .map(|_| app.ingest.admit(1 << 20).unwrap())
+        .collect();
+    assert!(matches!(app.ingest.admit(1), Err(Fault::Overload)));
+    drop(room);
+    assert!(app.ingest.admit(1).is_ok());
+}
+
+fn status(seq: u64, dropped: u64) -> Body {
+    Body::Proxy(Box::new(ProxyStatus {
+        due_ms: 60_000,
+        in_flight: 3,
+        counts: Counts {
+            succeeded: 7,
+            ..Counts::default()
+        },
+        reporters: vec![ReporterMark {
+            id: kaeru_protocol::ReporterId(1),
+            seq,
+            dropped,
+        }],
+        ..ProxyStatus::default()
+    }))
+}
+
+#[tokio::test]
+async fn a_status_counts_once_and_gaps_are_found_at_the_next() {
+    let app = testing::app().await;
+    let mut web = Side::new(1, "shop/web");
+    let mut reports: Vec<_> = (0..5)
+        .map(|_| web.next(attempt("e-1", None, 200)))
+        .collect();
+    reports.push(web.body(status(6, 0)));
+    // Two never arrive.
+    reports.retain(|r| r.seq != 2 && r.seq != 4);
+    for _ in 0..2 {
+        app.ingest.store(web.batch(reports.clone())).await.unwrap();
+    }
+    let succeeded = "SELECT succeeded FROM proxies WHERE proxy = 'proxy-1'";
+    assert_eq!(number(&app, succeeded).await, 7);
+    assert_eq!(
+        app.metrics.reports_lost.get(),
+        0,
+        "they may still be on their way"
+    );
+
+    let later = vec![web.body(status(7, 0))];
+    app.ingest.store(web.batch(later)).await.unwrap();
+    assert_eq!(number(&app, succeeded).await, 14);
+    assert_eq!(app.metrics.reports_lost.get(), 2);
+    let lost = "SELECT lost FROM losses WHERE service = 'shop/web'";
+    assert_eq!(number(&app, lost).await, 2);
+
+    // The reporter's own count names the same two: they are not lost again, but a third is.
+    let later = vec![web.body(status(8, 2))];
+    app.ingest.store(web.batch(later)).await.unwrap();
+    assert_eq!(app.metrics.reports_lost.get(), 2);
+    let later = vec![web.body(status(9, 3))];
+    app.ingest.store(web.batch(later)).await.unwrap();
+    assert_eq!(app.metrics.reports_lost.get(), 3);
+}
+
+#[tokio::test]
+async fn calls_are_written_down_once() {
+    let app = testing::app().await;
+    let mut web = Side::new(1, "shop/web");
+    let mut backend = Side::new(2, "shop/backend");
+    for _ in 0..3 {
+        web.state(&app, attempt("e-1", None, 200)).await.unwrap();
+        backend
+            .state(&app, attempt("e-1", None, 200))
+            .await
+            .unwrap();
+        backend
+            .state(&app, report("e-1", Kind::Word))
+            .await
+            .unwrap();
+    }
+    assert_eq!(number(&app, "SELECT count(*) FROM calls").await, 1);
+    assert_eq!(
+        number(&app, "SELECT count(DISTINCT call) FROM reports").await,
+        1
+    );
+}

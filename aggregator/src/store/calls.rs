@@ -118,15 +118,15 @@ fn columns(calls: &[Call]) -> [Vec<&str>; 5] {
 
 /// The numbers of those that are written down; they are in use today.
 async fn touch(pool: &PgPool, calls: &[Call], today: NaiveDate) -> Result<HashMap<Call, i32>> {
-    let [callers, callees, methods, paths, types] = columns(calls);
+    let [from, to, methods, paths, types] = columns(calls);
     let rows: Vec<(i64, i32, NaiveDate)> = sqlx::query_as(
         "SELECT place, id, used
          FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
              WITH ORDINALITY AS new (caller, callee, method, path, event_type, place)
          JOIN calls USING (caller, callee, method, path, event_type)",
     )
-    .bind(callers)
-    .bind(callees)
+    .bind(from)
+    .bind(to)
     .bind(methods)
     .bind(paths)
     .bind(types)
@@ -152,7 +152,7 @@ async fn touch(pool: &PgPool, calls: &[Call], today: NaiveDate) -> Result<HashMa
 }
 
 async fn insert(pool: &PgPool, calls: &[Call], today: NaiveDate) -> Result<()> {
-    let [callers, callees, methods, paths, types] = columns(calls);
+    let [from, to, methods, paths, types] = columns(calls);
     // In one order, so that two aggregators with the same new calls wait for each other only one way.
     sqlx::query(
         "INSERT INTO calls (caller, callee, method, path, event_type, used)
@@ -162,8 +162,8 @@ async fn insert(pool: &PgPool, calls: &[Call], today: NaiveDate) -> Result<()> {
          ORDER BY 1, 2, 3, 4, 5
          ON CONFLICT ON CONSTRAINT calls_once DO NOTHING",
     )
-    .bind(callers)
-    .bind(callees)
+    .bind(from)
+    .bind(to)
     .bind(methods)
     .bind(paths)
     .bind(types)

@@ -31,12 +31,12 @@ impl Kept {
     }
 
     /// The first of them.
-    pub(crate) fn first_day(&self) -> NaiveDate {
+    pub(crate) fn first_day(self) -> NaiveDate {
         self.first
     }
 
     /// Why a report of this day is not taken, if it is not.
-    pub(crate) fn refuse(&self, day: NaiveDate) -> Option<&'static str> {
+    pub(crate) fn refuse(self, day: NaiveDate) -> Option<&'static str> {
         if day < self.first {
             Some("its day is no longer kept")
         } else if day > self.last {

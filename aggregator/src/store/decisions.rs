@@ -141,7 +141,7 @@ pub(crate) async fn save(connection: &mut PgConnection, stored: &Stored) -> Resu
     .bind(revision)
     .bind(standing_word(&decision.standing))
     .bind(mode_word(stored.mode))
-    .bind(decision.reason.failed().map(|peer| peer.as_str()))
+    .bind(decision.reason.failed().map(kaeru_protocol::Peer::as_str))
     .bind(decision.policy_version.cast_signed())
     .bind(decision.flow_version.map(u64::cast_signed))
     .bind(timestamp(decision.decided_ms))

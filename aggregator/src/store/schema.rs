@@ -39,11 +39,39 @@ impl Error {
     /// Whether it may pass by itself.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
-            Self::Newer { .. } => false,
             Self::Migration(
                 MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _),
             ) => super::is_passing(error),
-            Self::Migration(_) => false,
+            Self::Newer { .. } | Self::Migration(_) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+    use crate::store::Store;
+    use crate::testing;
+
+    #[tokio::test]
+    async fn a_newer_schema_is_refused_in_words() {
+        let store = Store::new(testing::database().await);
+        store.migrate().await.unwrap();
+        sqlx::query(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+             VALUES (9999, 'later', true, '', 0)",
+        )
+        .execute(store.pool())
+        .await
+        .unwrap();
+        let refused = store.migrate().await.unwrap_err();
+        assert!(matches!(refused, Error::Newer { found: 9999, .. }));
+        assert!(
+            refused
+                .to_string()
+                .contains("start a Kaeru at least as new"),
+            "{refused}"
+        );
+        assert!(!refused.is_passing());
     }
 }

@@ -1,5 +1,8 @@
 //! The operations port: `/metrics`, `/healthz` (the process lives) and `/readyz` (it can take reports).
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -9,8 +12,6 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 use crate::store::Store;
-use std::sync::Arc;
-use std::time::Duration;
 
 /// How long the store may take to answer and still count as ready.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);

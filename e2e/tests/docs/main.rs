@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
+mod examples;
 mod layering;
 mod links;
 mod manifests;

@@ -26,7 +26,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(one))
 }
 
-/// All services, by name.
+/// All services, worst first: by what they lost, then by possible splits.
 #[derive(Debug, Serialize, ToSchema)]
 struct ServiceList {
     services: Vec<ServiceSummary>,
@@ -106,7 +106,7 @@ struct CountsView {
     lost: u64,
 }
 
-/// All services that were heard of
+/// All services that were heard of, worst first
 #[utoipa::path(get, path = "/v1/services", tag = "services", responses(
     (status = 200, body = ServiceList),
     (status = 503, description = "store-unavailable", body = ProblemBody, content_type = "application/problem+json"),

@@ -161,8 +161,9 @@ fn fatal_success(stack: &Stack<'_>, policy: &Policy) -> Vec<Complaint> {
     let mut found = Vec::new();
     for section in &stack.0 {
         for fatal in &section.layer.fatal {
-            let Some(ending) =
-                endings(*fatal).find(|ending| step.outcome(ending) == Outcome::Succeeded)
+            let Some(ending) = endings(*fatal, stack)
+                .into_iter()
+                .find(|ending| step.outcome(ending) == Outcome::Succeeded)
             else {
                 continue;
             };
@@ -206,23 +207,36 @@ fn named_outcome(section: &Section, ending: &Ending) -> Option<u64> {
         .map(|pattern| section.line(&format!("outcomes {pattern}")))
 }
 
-/// Every ending that has the status.
-fn endings(pattern: StatusPattern) -> Box<dyn Iterator<Item = Ending>> {
+/// An ending for each way in which the stack can read the status: of a family, one status for each that a section
+/// names exactly, and one that none does (the defaults make no difference between those that succeed).
+fn endings(pattern: StatusPattern, stack: &Stack<'_>) -> Vec<Ending> {
     let http = |status| Ending {
         status: Some(status),
         ..Ending::default()
     };
     match pattern {
-        StatusPattern::Http(status) => Box::new(std::iter::once(http(status))),
+        StatusPattern::Http(status) => vec![http(status)],
         StatusPattern::Family(digit) => {
             let first = u16::from(digit) * 100;
-            Box::new((first..first + 100).map(http))
+            let named: BTreeSet<u16> = stack
+                .0
+                .iter()
+                .flat_map(|section| section.layer.outcomes.keys())
+                .filter_map(|pattern| match pattern {
+                    StatusPattern::Http(status) if status / 100 == u16::from(digit) => {
+                        Some(*status)
+                    }
+                    _ => None,
+                })
+                .collect();
+            let unnamed = (first..first + 100).find(|status| !named.contains(status));
+            named.into_iter().chain(unnamed).map(http).collect()
         }
-        StatusPattern::Grpc(code) => Box::new(std::iter::once(Ending {
+        StatusPattern::Grpc(code) => vec![Ending {
             status: Some(200),
             grpc: Some(code),
             ..Ending::default()
-        })),
+        }],
     }
 }
 

@@ -10,6 +10,8 @@ use kaeru_protocol::{Mode, Outcome};
 use super::node::{Node, Value};
 use super::{Complaint, Complaints, Scope, Section};
 
+/// Most sections: of 500 event types and 500 services 250,000 pairs are checked, at some microseconds each.
+const SECTIONS_MAX: usize = 1_000;
 /// Longest duration: decisions are kept 30 days.
 const DURATION_MAX_MS: u64 = 30 * 24 * 3_600_000;
 /// Most reports of one event that a policy may ask for: read whole at each look, at some 500 bytes each, 50 MB.
@@ -45,6 +47,13 @@ impl Scope {
 pub(super) fn sections(root: &Node) -> Result<Vec<Section>, Complaints> {
     let mut reader = Reader::default();
     let sections = reader.file(root);
+    if sections.len() > SECTIONS_MAX {
+        let words = format!(
+            "the policy has {} sections; at most {SECTIONS_MAX} are allowed",
+            sections.len()
+        );
+        reader.complain(root.line, words);
+    }
     reader.complaints.sort();
     match reader.complaints {
         none if none.is_empty() => Ok(sections),

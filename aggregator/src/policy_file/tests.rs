@@ -328,3 +328,29 @@ fn the_check_says_file_and_line() {
     assert!(!valid);
     assert!(words.contains("cannot be read"), "{words}");
 }
+
+#[test]
+fn the_number_of_sections_is_bounded() {
+    use std::fmt::Write as _;
+
+    let policy = |services: usize, types: usize| {
+        let mut text = "services:\n".to_owned();
+        for n in 0..services {
+            let _ = writeln!(text, "  shop/s{n}: {{fatal: [5xx], undoes: [POST /u/*]}}");
+        }
+        text.push_str("event_types:\n");
+        for n in 0..types {
+            let _ = writeln!(
+                text,
+                "  type.{n}: {{outcomes: {{503: failed}}, read_only: [POST /r/*]}}"
+            );
+        }
+        text
+    };
+    assert!(parse(&policy(70, 70)).is_ok());
+    let words = parse(&policy(500, 500)).unwrap_err().to_string();
+    assert_eq!(
+        words,
+        "line 1: the policy has 1001 sections; at most 1000 are allowed"
+    );
+}

@@ -60,14 +60,15 @@ pub(crate) struct CountsRow {
     pub(crate) lost: i64,
 }
 
-/// All services that were heard of.
+/// All services that were heard of, those that lost most first.
 pub(crate) async fn list(pool: &PgPool, now: DateTime<Utc>) -> Result<Vec<ServiceRow>> {
     Ok(sqlx::query_as(
         "SELECT service, count(*) AS proxies, max(last_heard) AS last_heard,
              coalesce(sum((status->>'in_flight')::bigint) FILTER (WHERE due_at >= $1), 0)::bigint AS in_flight,
              sum(possible_splits)::bigint AS possible_splits, sum(dropped)::bigint AS dropped,
              (SELECT coalesce(sum(lost), 0)::bigint FROM losses WHERE losses.service = proxies.service) AS lost
-         FROM proxies GROUP BY service ORDER BY service LIMIT $2",
+         FROM proxies GROUP BY service
+         ORDER BY lost DESC, dropped DESC, possible_splits DESC, service LIMIT $2",
     )
     .bind(now)
     .bind(SERVICES_MAX)

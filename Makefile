@@ -26,7 +26,7 @@ wasm: setup ## build the filter, say its size
 	@scripts/wasm-size "$(WASM)" "$(WASM_BYTES_MAX)"
 
 demo: build ## show it: a small shop, real proxies, one failed order (ONCE=1: check the story and end)
-	@exec "$(TARGET)/debug/demo" $(if $(ONCE),--once)
+	@exec "$(TARGET)/debug/demo" $(if $(filter-out 0,$(ONCE)),--once)
 
 test: setup wasm ## run every test
 	cargo build --locked --workspace --all-targets

@@ -226,10 +226,14 @@ impl fmt::Display for Operation {
 }
 
 /// The policy as it holds for one event.
+///
+/// While no report has said the event's type, the event may yet turn out to be of any: the most careful mode of
+/// all types holds, and a rule that is off for one type is off.
 #[derive(Debug, Clone, Copy)]
 pub struct EventPolicy<'a> {
     policy: &'a Policy,
     event_type: Option<&'a Layer>,
+    is_typed: bool,
     entry: Option<&'a Layer>,
 }
 
@@ -249,6 +253,7 @@ impl Policy {
         EventPolicy {
             policy: self,
             event_type: event_type.and_then(|t| self.event_types.get(t)),
+            is_typed: event_type.is_some(),
             entry: entry.and_then(|e| self.services.get(e)),
         }
     }
@@ -278,15 +283,29 @@ impl EventPolicy<'_> {
         self.policy.version
     }
 
+    /// The layers of the types that the event may yet turn out to be of.
+    fn possible_types(&self) -> impl Iterator<Item = &Layer> {
+        let untyped = (!self.is_typed).then_some(&self.policy.event_types);
+        untyped.into_iter().flat_map(BTreeMap::values)
+    }
+
     /// How far Kaeru goes.
     pub fn mode(&self) -> Mode {
-        self.first(|l| l.mode).unwrap_or_default()
+        let known = self.first(|l| l.mode).unwrap_or_default();
+        self.possible_types()
+            .filter_map(|l| l.mode)
+            .fold(known, Mode::min)
     }
 
     /// Whether a rule is in force.
     pub fn is_on(&self, rule: Rule) -> bool {
-        self.first(|l| l.rules.get(&rule).copied())
-            .unwrap_or(rule != Rule::Learned)
+        let known = self
+            .first(|l| l.rules.get(&rule).copied())
+            .unwrap_or(rule != Rule::Learned);
+        known
+            && self
+                .possible_types()
+                .all(|l| l.rules.get(&rule) != Some(&false))
     }
 
     /// Percentage of doomed events in a minute above which the type falls back to `shadow`.

@@ -1,9 +1,9 @@
 //! Layers of a policy, and its patterns.
 
-use kaeru_protocol::{Ending, Outcome};
+use kaeru_protocol::{Ending, Mode, Outcome};
 
 use crate::notation::peer;
-use crate::{Layer, Operation, Policy, StatusPattern};
+use crate::{Layer, Operation, Policy, Rule, StatusPattern};
 
 fn outcomes(rules: &[(&str, Outcome)]) -> Layer {
     Layer {
@@ -69,4 +69,24 @@ fn patterns_say_what_they_are() {
     for text in ["POST", "POST x", "post /x", "POST /a*b", "POST /a b", " /x"] {
         assert!(text.parse::<Operation>().is_err(), "{text}");
     }
+}
+
+#[test]
+fn an_event_of_unknown_type_is_judged_by_the_most_careful_layer() {
+    let layer = |mode, word| Layer {
+        mode: Some(mode),
+        rules: [(Rule::Word, word)].into(),
+        ..Layer::default()
+    };
+    let policy = Policy {
+        global: layer(Mode::Enforce, true),
+        event_types: [("order.test".parse().unwrap(), layer(Mode::Off, false))].into(),
+        ..Policy::default()
+    };
+    let typed = |name: &str| policy.for_event(Some(&name.parse().unwrap()), None).mode();
+    assert_eq!(typed("order.placed"), Mode::Enforce);
+    assert_eq!(typed("order.test"), Mode::Off);
+    let untyped = policy.for_event(None, None);
+    assert_eq!(untyped.mode(), Mode::Off);
+    assert!(!untyped.is_on(Rule::Word) && untyped.is_on(Rule::Fatal));
 }

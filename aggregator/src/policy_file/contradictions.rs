@@ -136,16 +136,22 @@ fn switched_off(section: &Section, policy: &Policy) -> Vec<Complaint> {
         .collect()
 }
 
+/// Whether the rule is off for every event that the section can hold for.
 fn is_off_for(scope: &Scope, rule: Rule, policy: &Policy) -> bool {
-    let is_on = |event_type: Option<&EventType>| policy.for_event(event_type, None).is_on(rule);
+    let said = |layer: &Layer| layer.rules.get(&rule).copied();
+    let otherwise = said(&policy.global).unwrap_or(rule != Rule::Learned);
     match scope {
-        Scope::EventType(event_type) => !is_on(Some(event_type)),
+        Scope::EventType(name) => !policy
+            .event_types
+            .get(name)
+            .and_then(said)
+            .unwrap_or(otherwise),
         Scope::Global | Scope::Service(_) => {
-            !is_on(None)
+            !otherwise
                 && !policy
                     .event_types
-                    .keys()
-                    .any(|event_type| is_on(Some(event_type)))
+                    .values()
+                    .any(|layer| said(layer) == Some(true))
         }
     }
 }

@@ -171,7 +171,7 @@ pub fn judge(
     for rule in Rule::ALL {
         let look = if let Some(shared) = trace.shared {
             Look::No(format!("the id is shared ({shared}): no rule applies"))
-        } else if case.event.is_on(rule) {
+        } else if rule == Rule::Learned || case.event.is_on(rule) {
             case.look(rule)
         } else {
             Look::No("switched off by the policy".to_owned())

@@ -21,8 +21,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("axum", &["kaeru-aggregator", "kaeru-e2e"]),
     ("chrono", &["kaeru-aggregator", "kaeru-e2e"]),
     ("prometheus", &["kaeru-aggregator"]),
-    ("proxy-wasm", &["kaeru-filter"]),
-    ("reqwest", &["kaeru-aggregator", "kaeru-e2e"]),
+    ("reqwest", &["kaeru-e2e"]),
     ("sqlx", &["kaeru-aggregator"]),
     ("tokio", &["kaeru-aggregator", "kaeru-e2e"]),
 ];

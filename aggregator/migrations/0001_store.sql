@@ -251,6 +251,7 @@ CREATE TABLE proxies (
     CONSTRAINT proxies_pkey PRIMARY KEY (proxy)
 );
 CREATE INDEX proxies_by_service ON proxies (service);
+CREATE INDEX proxies_by_promise ON proxies (due_at);
 
 -- Reports that were lost on the way, by gap or by the reporter's own count.
 CREATE TABLE losses (

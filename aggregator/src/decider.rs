@@ -86,7 +86,7 @@ impl Decider {
             let now_ms = clock::now_ms();
             // Until our own outage is written down, silence would be taken for evidence.
             if self.pulse.is_fresh(now_ms) {
-                match self.round(now_ms).await {
+                match store::patiently(self.round(now_ms)).await {
                     Ok(Round::More) => continue,
                     Ok(Round::Idle) => {}
                     Err(error) => self.metrics.store_failed(&error, "deciding"),

@@ -13,7 +13,7 @@ use sqlx::postgres::PgListener;
 use tokio::sync::{Notify, watch};
 
 use crate::metrics::Metrics;
-use crate::store::{Result, Store, feed};
+use crate::store::{Result, Store, feed, patiently};
 use live::Live;
 
 /// How often the store is asked when nothing wakes.
@@ -64,7 +64,7 @@ impl Feed {
             if listener.is_none() {
                 listener = listen(store).await;
             }
-            if let Err(error) = self.refresh(store, metrics).await {
+            if let Err(error) = patiently(self.refresh(store, metrics)).await {
                 metrics.store_failed(&error, "following the feed");
                 listener = None;
             }

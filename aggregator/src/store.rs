@@ -33,6 +33,10 @@ const CONNECTIONS_MAX: u32 = 20;
 /// How long a request waits for a connection before it is told to come again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long work on the store may take: longer than any statement may, so that a connection whose other end is
+/// gone without a word (a failover) holds nobody up.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// The database.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
@@ -67,7 +71,7 @@ impl Store {
         // A statement that waits longer than this is part of an outage: its sender comes again.
         let options = options.application_name("kaeru").options([
             ("lock_timeout", "5s"),
-            ("statement_timeout", "30s"),
+            ("statement_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "30s"),
         ]);
         let pool = PgPoolOptions::new()
@@ -101,6 +105,14 @@ impl Store {
     /// Closes all connections.
     pub(crate) async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// Does work on the store, but not for ever.
+pub(crate) async fn patiently<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Error::Unavailable(sqlx::Error::PoolTimedOut)),
     }
 }
 

@@ -13,7 +13,9 @@ use crate::embedded::Cluster;
 use crate::policy::{InForce, Watched};
 use crate::pulse::BEAT_MS;
 use crate::store::days::{self, Kept, day_of};
-use crate::store::{Result, aggregators, calls, decisions, events, feed, losses, reporters};
+use crate::store::{
+    Result, aggregators, calls, decisions, events, feed, losses, patiently, reporters,
+};
 
 /// Beats between two rounds of letting go.
 const CLEAN_EVERY: u32 = 60;
@@ -48,7 +50,7 @@ impl Tick {
         loop {
             beats.tick().await;
             until_clean -= 1;
-            if let Err(error) = self.tick(until_clean == 0).await {
+            if let Err(error) = patiently(self.tick(until_clean == 0)).await {
                 self.parts.metrics.beats_missed.inc();
                 self.parts.metrics.store_failed(&error, "ticking");
                 self.revive().await;

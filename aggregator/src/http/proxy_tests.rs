@@ -123,7 +123,7 @@ async fn a_poll_waits_for_what_it_has_not_seen() {
         follower
             .feed
             .follow(&follower.store, &follower.metrics)
-            .await
+            .await;
     });
     let first = poll(&app, "wait_ms=60000").await;
     assert!(first.reset && first.verdicts.is_empty());

@@ -19,7 +19,7 @@ use crate::store::calls::Calls;
 use crate::store::days::{self, Kept, day_of};
 use crate::store::reporters::{self, Sender};
 use crate::store::reports::{self, Row, reporter_number};
-use crate::store::{Error, Result, intake};
+use crate::store::{Error, Result, intake, patiently};
 
 /// Failed events that are decided before the commit; the others wait for the decider, so that a storm of failures
 /// holds no acknowledgement up: 64 events take about 20 ms.
@@ -58,9 +58,9 @@ impl Committer {
         batches: &[Batch],
     ) -> Vec<std::result::Result<Receipt, Fault>> {
         let everyone: Vec<&Batch> = batches.iter().collect();
-        let outcome = match self.attempt(&everyone).await {
+        let outcome = match patiently(self.attempt(&everyone)).await {
             // Two transactions met: once more.
-            Err(error) if error.is_collision() => self.attempt(&everyone).await,
+            Err(error) if error.is_collision() => patiently(self.attempt(&everyone)).await,
             outcome => outcome,
         };
         match outcome {
@@ -82,7 +82,7 @@ impl Committer {
     async fn each_alone(&mut self, batches: &[Batch]) -> Vec<std::result::Result<Receipt, Fault>> {
         let mut outcomes = Vec::with_capacity(batches.len());
         for batch in batches {
-            let outcome = match self.attempt(&[batch]).await {
+            let outcome = match patiently(self.attempt(&[batch])).await {
                 Ok(mut one) => one.pop().unwrap_or(Err(Fault::Broken)),
                 Err(Error::Unavailable(_)) => Err(Fault::StoreAway),
                 Err(error) => {

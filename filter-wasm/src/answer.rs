@@ -2,8 +2,8 @@
 //! the verdict on an event. Whatever is not exactly one of these goes on to the aggregator, which says what is wrong.
 
 use kaeru_protocol::{EventId, Mode, Verdict, VerdictEntry, Word};
-use serde::Serialize;
 
+use crate::json::Writer;
 use crate::request::Request;
 use crate::{said, w3c};
 
@@ -61,26 +61,31 @@ fn word(event: EventId, query: &[u8]) -> Option<Question> {
     })
 }
 
-/// The verdict as the API says it.
-#[derive(Debug, Serialize)]
-struct VerdictView<'a> {
-    event: &'a str,
-    verdict: Verdict,
-    decision: Option<&'a str>,
-    failed: Option<&'a str>,
-    mode: Mode,
-}
-
 /// The JSON answer to a verdict question; an event without a verdict may proceed.
 pub fn verdict_json(event: &EventId, entry: Option<&VerdictEntry>) -> String {
-    let view = VerdictView {
-        event: event.as_str(),
-        verdict: entry.map_or(Verdict::Proceed, |e| e.verdict),
-        decision: entry.map(|e| e.decision.as_str()),
-        failed: entry.and_then(|e| e.failed.as_ref()).map(|p| p.as_str()),
-        mode: entry.map_or(Mode::default(), |e| e.mode),
+    let verdict = match entry.map(|entry| entry.verdict) {
+        Some(Verdict::RollBack) => "roll_back",
+        _ => "proceed",
     };
-    serde_json::to_string(&view).unwrap_or_default()
+    let mode = match entry.map_or(Mode::default(), |entry| entry.mode) {
+        Mode::Off => "off",
+        Mode::Shadow => "shadow",
+        Mode::Enforce => "enforce",
+    };
+    let mut json = Writer::default();
+    json.open('{');
+    json.key("event").text(event.as_str());
+    json.key("verdict").text(verdict);
+    let text_or_null = |json: &mut Writer, text: Option<&str>| match text {
+        Some(text) => json.text(text),
+        None => json.word("null"),
+    };
+    text_or_null(json.key("decision"), entry.map(|e| e.decision.as_str()));
+    let failed = entry.and_then(|e| e.failed.as_ref());
+    text_or_null(json.key("failed"), failed.map(|p| p.as_str()));
+    json.key("mode").text(mode);
+    json.close('}');
+    json.finish()
 }
 
 #[cfg(test)]

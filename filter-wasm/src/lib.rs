@@ -10,17 +10,20 @@
 
 pub mod answer;
 pub mod backoff;
+pub mod batch;
 pub mod config;
 #[cfg(target_arch = "wasm32")]
 mod exports;
 pub mod fingerprint;
 pub mod host;
 pub mod identity;
+pub mod json;
 pub mod kin;
 pub mod leader;
 pub mod metrics;
 pub mod orca;
 pub mod outbox;
+pub mod page;
 pub mod path;
 pub mod refuse;
 pub mod request;

@@ -3,11 +3,10 @@
 
 use std::collections::VecDeque;
 
-use kaeru_protocol::{
-    BatchBuilder, Body, Kind, Outcome, Receipt, Report, Reporter, Word, is_safe_method, limits,
-};
+use kaeru_protocol::{Body, Kind, Outcome, Report, Reporter, Word, is_safe_method, limits};
 
 use crate::backoff::Backoff;
+use crate::batch;
 
 /// Reports in one batch: 512 x about 110 bytes = 56 KB, written in well under a millisecond of a worker's time.
 pub const BATCH_REPORTS: usize = 512;
@@ -46,8 +45,8 @@ fn rank(body: &Body) -> Rank {
 /// How the aggregator answered a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// Committed, but for those rejected alone.
-    Taken(Receipt),
+    /// Committed, but for so many that were rejected alone.
+    Taken(u64),
     /// Too large: in smaller pieces, please.
     TooLarge,
     /// Not now: 429, 5xx, no answer, an answer that is none. The number is the server's `Retry-After`, ms.
@@ -145,7 +144,7 @@ impl Outbox {
 
     /// Takes the next batch, the most telling reports first, and writes it as JSON; `None` while one is on its way, or
     /// nothing is there.
-    pub fn next_batch(&mut self, reporter: &Reporter, now_ms: u64) -> Option<Vec<u8>> {
+    pub fn next_batch(&mut self, reporter: &Reporter, now_ms: u64) -> Option<String> {
         if self.is_sending() {
             return None;
         }
@@ -157,11 +156,7 @@ impl Outbox {
             return None;
         }
         self.in_flight.sort_unstable_by_key(|report| report.seq);
-        let mut builder = BatchBuilder::new(reporter.clone(), now_ms);
-        for report in &self.in_flight {
-            builder.push(report);
-        }
-        let json = serde_json::to_vec(&builder.finish()).unwrap_or_default();
+        let json = batch::encode(reporter, now_ms, &self.in_flight);
         if json.len() > limits::BATCH_BYTES_MAX {
             self.put_back();
             self.halve();
@@ -174,11 +169,11 @@ impl Outbox {
     pub fn settle(&mut self, answer: &Answer, now_ms: u64, random: u64) -> Settled {
         let sent = self.in_flight.len() as u64;
         match answer {
-            Answer::Taken(receipt) => {
+            Answer::Taken(rejected) => {
                 self.in_flight.clear();
                 self.backoff.succeed();
                 self.batch_max = (self.batch_max * 2).min(BATCH_REPORTS);
-                let rejected = (receipt.rejected.len() as u64).min(sent);
+                let rejected = (*rejected).min(sent);
                 self.settled(sent - rejected, rejected)
             }
             Answer::Never => {

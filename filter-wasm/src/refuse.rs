@@ -6,6 +6,7 @@ use kaeru_protocol::{DecisionId, Mode, Refusal, Verdict, VerdictEntry};
 
 use crate::config::Config;
 use crate::host::{Host, Reply};
+use crate::json::Writer;
 use crate::request::Request;
 
 /// gRPC `FAILED_PRECONDITION`: the client is not to retry until the state of the system has changed.
@@ -75,7 +76,7 @@ pub fn reply(
         (&*refusal.detail, Some(FAILED_PRECONDITION))
     } else {
         headers.push(("content-type", "application/problem+json"));
-        json = serde_json::to_string(&refusal).unwrap_or_default();
+        json = body_json(&refusal);
         (json.as_str(), None)
     };
     host.reply(&Reply {
@@ -85,6 +86,23 @@ pub fn reply(
         body,
         grpc,
     });
+}
+
+/// The problem+json of a refusal.
+fn body_json(refusal: &Refusal) -> String {
+    let mut json = Writer::default();
+    json.open('{');
+    json.key("type").text(&refusal.problem_type);
+    json.key("title").text(&refusal.title);
+    json.key("status").number(refusal.status.into());
+    json.key("detail").text(&refusal.detail);
+    json.key("event").text(refusal.event.as_str());
+    json.key("decision").text(refusal.decision.as_str());
+    if let Some(failed) = &refusal.failed {
+        json.key("failed").text(failed.as_str());
+    }
+    json.close('}');
+    json.finish()
 }
 
 #[cfg(test)]
@@ -128,6 +146,23 @@ mod tests {
                 ruling,
                 "{policy:?} {ceiling}"
             );
+        }
+    }
+
+    #[test]
+    fn the_body_is_the_one_that_the_protocol_describes() {
+        for failed in [None, Some("shop/pay".parse().unwrap())] {
+            let entry = VerdictEntry {
+                event: "e1".parse().unwrap(),
+                verdict: Verdict::RollBack,
+                decision: "d1".parse().unwrap(),
+                failed,
+                mode: Mode::Enforce,
+                ttl_ms: 1,
+            };
+            let refusal = Refusal::new(&entry, 424);
+            let read: Refusal = serde_json::from_str(&body_json(&refusal)).unwrap();
+            assert_eq!(read, refusal);
         }
     }
 

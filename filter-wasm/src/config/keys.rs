@@ -1,13 +1,17 @@
 //! From JSON to [`Config`], key by key. Istio keeps numbers as doubles, so `5` and `5.0` are the same.
 
+use std::borrow::Cow;
+
 use kaeru_protocol::Mode;
-use serde_json::{Map, Value};
 
 use super::{Config, Match, Pattern, Role, Rule};
 use crate::identity::Source;
+use crate::json::Value;
 
 /// Entries of one list in the configuration.
 const LIST_MAX: usize = 64;
+/// Keys of one object in the configuration.
+const KEYS_MAX: usize = 256;
 
 /// Compiles a configuration, and says in words what of it is wrong. No bytes are an empty configuration.
 pub fn parse(bytes: &[u8]) -> (Config, Vec<String>) {
@@ -16,49 +20,47 @@ pub fn parse(bytes: &[u8]) -> (Config, Vec<String>) {
     if bytes.trim_ascii().is_empty() {
         return (config, complaints);
     }
-    let map = match serde_json::from_slice(bytes) {
-        Ok(Value::Object(map)) => map,
-        Ok(_) => {
-            complaints.push("configuration is not a JSON object; all defaults are used".into());
-            return (config, complaints);
-        }
-        Err(error) => {
-            complaints.push(format!(
-                "configuration is not JSON ({error}); all defaults are used"
-            ));
-            return (config, complaints);
-        }
+    let Some(members) = Value::parse(bytes).and_then(Value::members) else {
+        complaints.push("configuration is not a JSON object; all defaults are used".into());
+        return (config, complaints);
     };
-    let mut keys = Keys::new("", map);
+    let mut keys = Keys::new("", members);
     keys.read(&mut config);
     keys.finish(&mut complaints);
     (config, complaints)
 }
 
 /// The keys of one object, taken one by one; what is left at the end is unknown.
-struct Keys {
+struct Keys<'a> {
     within: &'static str,
-    map: Map<String, Value>,
+    members: Vec<(Cow<'a, str>, Value<'a>)>,
     complaints: Vec<String>,
 }
 
-impl Keys {
-    fn new(within: &'static str, map: Map<String, Value>) -> Self {
+impl<'a> Keys<'a> {
+    fn new(within: &'static str, members: impl Iterator<Item = (Cow<'a, str>, Value<'a>)>) -> Self {
         Self {
             within,
-            map,
+            members: members.take(KEYS_MAX).collect(),
             complaints: Vec::new(),
         }
+    }
+
+    /// Takes a member out; of one that stands twice the last counts.
+    fn remove(&mut self, name: &str) -> Option<Value<'a>> {
+        let value = self.members.iter().rfind(|(key, _)| key == name)?.1;
+        self.members.retain(|(key, _)| key != name);
+        Some(value)
     }
 
     fn read(&mut self, config: &mut Config) {
         let c = config;
         self.take("mode", "off, shadow or enforce", &mut c.mode, mode);
         self.take("service", "namespace/name", &mut c.service, |v| {
-            text(v)?.parse().ok().map(Some)
+            v.text()?.parse().ok().map(Some)
         });
         self.take("proxy", "1 to 256 characters", &mut c.proxy, |v| {
-            let name = text(v)?;
+            let name = v.text()?;
             (!name.is_empty() && name.len() <= 256).then(|| Some(name.into()))
         });
         self.take(
@@ -67,7 +69,7 @@ impl Keys {
             &mut c.role,
             role,
         );
-        let name = |v: &Value| text(v).filter(|t| !t.is_empty()).map(Box::from);
+        let name = |v: Value<'a>| v.text().filter(|t| !t.is_empty()).map(Box::from);
         let a_name = "a name";
         self.take(
             "aggregator_cluster",
@@ -83,7 +85,7 @@ impl Keys {
         );
         let listed = "a list of at most 64 texts";
         self.take("id_sources", listed, &mut c.id_sources, |v| {
-            let names: Vec<_> = texts(v)?.into_iter().map(Source::of_header).collect();
+            let names: Vec<_> = texts(v)?.iter().map(|t| Source::of_header(t)).collect();
             (!names.is_empty()).then_some(names)
         });
         self.take("mesh_hosts", listed, &mut c.mesh_hosts, patterns);
@@ -91,7 +93,7 @@ impl Keys {
             "trust_plaintext",
             "true or false",
             &mut c.trust_plaintext,
-            Value::as_bool,
+            Value::boolean,
         );
         self.take("trust_ids_from", listed, &mut c.trust_ids_from, patterns);
         self.read_rules(c);
@@ -112,22 +114,22 @@ impl Keys {
     }
 
     fn read_rules(&mut self, config: &mut Config) {
-        if let Some(value) = self.map.remove("match") {
-            match value {
-                Value::Object(map) => {
-                    let mut keys = Self::new("match.", map);
+        if let Some(value) = self.remove("match") {
+            match value.members() {
+                Some(members) => {
+                    let mut keys = Self::new("match.", members);
                     config.matching = keys.matching();
                     keys.finish(&mut self.complaints);
                 }
-                _ => self.complain("match", "an object"),
+                None => self.complain("match", "an object"),
             }
         }
-        if let Some(value) = self.map.remove("pass") {
-            match value {
-                Value::Array(rules) if rules.len() <= LIST_MAX => {
+        if let Some(value) = self.remove("pass") {
+            match list(value) {
+                Some(rules) => {
                     config.pass = rules.into_iter().filter_map(|r| self.pass(r)).collect();
                 }
-                _ => self.complain("pass", "a list of at most 64 objects"),
+                None => self.complain("pass", "a list of at most 64 objects"),
             }
         }
     }
@@ -143,12 +145,12 @@ impl Keys {
     }
 
     /// One entry of `pass`; one that names nothing would let everything through, so it counts as wrong.
-    fn pass(&mut self, value: Value) -> Option<Rule> {
-        let Value::Object(map) = value else {
+    fn pass(&mut self, value: Value<'a>) -> Option<Rule> {
+        let Some(members) = value.members() else {
             self.complain("pass", "a list of at most 64 objects");
             return None;
         };
-        let mut keys = Self::new("pass.", map);
+        let mut keys = Self::new("pass.", members);
         let rule = keys.rule();
         keys.finish(&mut self.complaints);
         if rule.is_empty() {
@@ -173,16 +175,9 @@ impl Keys {
     fn number<T: TryFrom<u32>>(&mut self, name: &str, slot: &mut T, min: u32, max: u32) {
         let rule = format!("a whole number from {min} to {max}");
         self.take(name, &rule, slot, |value| {
-            let number = value.as_f64()?;
-            let within = number >= min.into() && number <= max.into() && number.fract() == 0.0;
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a whole number between two u32"
-            )]
-            within
-                .then_some(number as u32)
-                .and_then(|number| T::try_from(number).ok())
+            let number = u32::try_from(value.whole()?).ok()?;
+            let within = (min..=max).contains(&number);
+            within.then(|| T::try_from(number).ok()).flatten()
         });
     }
 
@@ -191,9 +186,9 @@ impl Keys {
         name: &str,
         rule: &str,
         slot: &mut T,
-        parse: impl FnOnce(&Value) -> Option<T>,
+        parse: impl FnOnce(Value<'a>) -> Option<T>,
     ) {
-        match self.map.remove(name).as_ref().map(parse) {
+        match self.remove(name).map(parse) {
             None => {}
             Some(Some(value)) => *slot = value,
             Some(None) => self.complain(name, rule),
@@ -209,28 +204,29 @@ impl Keys {
 
     fn finish(self, complaints: &mut Vec<String>) {
         complaints.extend(self.complaints);
-        for key in self.map.keys().take(LIST_MAX) {
+        for (key, _) in &self.members {
             let within = self.within;
             complaints.push(format!("configuration key \"{within}{key}\" is unknown"));
         }
     }
 }
 
-fn text(value: &Value) -> Option<&str> {
-    value.as_str()
+fn list(value: Value<'_>) -> Option<Vec<Value<'_>>> {
+    let list: Vec<_> = value.items()?.take(LIST_MAX + 1).collect();
+    (list.len() <= LIST_MAX).then_some(list)
 }
 
-fn texts(value: &Value) -> Option<Vec<&str>> {
-    let list = value.as_array().filter(|list| list.len() <= LIST_MAX)?;
-    list.iter().map(Value::as_str).collect()
+fn texts(value: Value<'_>) -> Option<Vec<Cow<'_, str>>> {
+    list(value)?.into_iter().map(Value::text).collect()
 }
 
-fn patterns(value: &Value) -> Option<Vec<Pattern>> {
-    Some(texts(value)?.into_iter().map(Pattern::new).collect())
+fn patterns(value: Value<'_>) -> Option<Vec<Pattern>> {
+    let texts = texts(value)?;
+    Some(texts.iter().map(|text| Pattern::new(text)).collect())
 }
 
-fn mode(value: &Value) -> Option<Mode> {
-    Some(match text(value)? {
+fn mode(value: Value<'_>) -> Option<Mode> {
+    Some(match &*value.text()? {
         "off" => Mode::Off,
         "shadow" => Mode::Shadow,
         "enforce" => Mode::Enforce,
@@ -238,8 +234,8 @@ fn mode(value: &Value) -> Option<Mode> {
     })
 }
 
-fn role(value: &Value) -> Option<Option<Role>> {
-    Some(match text(value)? {
+fn role(value: Value<'_>) -> Option<Option<Role>> {
+    Some(match &*value.text()? {
         "auto" => None,
         "inbound" => Some(Role::Inbound),
         "outbound" => Some(Role::Outbound),

@@ -1,8 +1,7 @@
 //! The two readable forms.
 
-use serde_json::{Map, Value};
-
 use super::{Load, Malformed};
+use crate::json::Value;
 
 /// `name=value` (older: `name:value`), by commas.
 pub(super) fn read_text(payload: &[u8]) -> Result<Load, Malformed> {
@@ -18,17 +17,17 @@ pub(super) fn read_text(payload: &[u8]) -> Result<Load, Malformed> {
 
 /// The protobuf's JSON form; unknown fields are refused, as Envoy does.
 pub(super) fn read_json(payload: &[u8]) -> Result<Load, Malformed> {
-    let fields: Map<String, Value> = serde_json::from_slice(payload).map_err(|_| Malformed)?;
+    let fields = Value::parse(payload).and_then(Value::members);
     let mut load = Load::default();
-    for (name, value) in &fields {
-        match value {
-            Value::Object(members) => {
+    for (name, value) in fields.ok_or(Malformed)? {
+        match value.members() {
+            Some(members) => {
                 for (key, value) in members {
-                    let value = value.as_f64().ok_or(Malformed)?;
+                    let value = value.number().ok_or(Malformed)?;
                     load.take(&format!("{name}.{key}"), value)?;
                 }
             }
-            value => load.take(name, value.as_f64().ok_or(Malformed)?)?,
+            None => load.take(&name, value.number().ok_or(Malformed)?)?,
         }
     }
     Ok(load)

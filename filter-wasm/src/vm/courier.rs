@@ -1,7 +1,7 @@
 //! Ticks and what they send: open requests are named, batches leave, answers come back. All our calls are made from a root
 //! context, since one made by a request would die with it.
 
-use kaeru_protocol::{Body, Kind, Receipt, limits};
+use kaeru_protocol::{Body, Kind, limits};
 
 use super::setup::Setup;
 use super::{Flight, TICK_MS, Vm};
@@ -9,7 +9,7 @@ use crate::backoff::retry_after_ms;
 use crate::host::{HeaderMap, Headers, Host, Level, Outcall, Refused};
 use crate::metrics::Counter;
 use crate::outbox::Answer;
-use crate::{leader, said};
+use crate::{leader, page, said};
 
 /// Bytes of a receipt that are read: one that rejects each of 512 reports in 200 bytes.
 const RECEIPT_BYTES_MAX: usize = 128 * 1024;
@@ -125,7 +125,7 @@ impl<H: Host> Vm<H> {
                 (":authority", &setup.config.aggregator_authority),
                 ("content-type", "application/json"),
             ],
-            body: &batch,
+            body: batch.as_bytes(),
             timeout_ms: setup.config.report_timeout_ms,
         };
         match self.host.call(&call) {
@@ -147,9 +147,8 @@ impl<H: Host> Vm<H> {
         match status(headers) {
             Some(200..=299) => {
                 let body = self.host.call_body(RECEIPT_BYTES_MAX);
-                serde_json::from_slice::<Receipt>(&body)
-                    // An answer that is no receipt says nothing of a commit.
-                    .map_or(Answer::Later(None), Answer::Taken)
+                // An answer that is no receipt says nothing of a commit.
+                page::rejected(&body).map_or(Answer::Later(None), Answer::Taken)
             }
             Some(413) => Answer::TooLarge,
             Some(status @ 400..=499) if status != 429 => Answer::Never,

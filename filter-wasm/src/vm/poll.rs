@@ -1,15 +1,13 @@
 //! The leader's long poll for verdicts: one per proxy, sent again as soon as it is answered, and never in a hurry after a
 //! failure.
 
-use kaeru_protocol::{Verdict, VerdictPage};
-
 use super::courier::status;
 use super::setup::Setup;
 use super::{Flight, Vm};
 use crate::backoff::{Backoff, retry_after_ms};
 use crate::host::{Headers, Host, Level, Outcall};
 use crate::metrics::Counter;
-use crate::verdicts;
+use crate::{page, verdicts};
 
 /// Bytes of a page that are read: 8,192 verdicts of at most 250 bytes.
 const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -104,12 +102,9 @@ impl<H: Host> Vm<H> {
         if !self.leads {
             return;
         }
-        let mut page: VerdictPage = match serde_json::from_slice(&body) {
-            Ok(page) => page,
-            Err(error) => return self.poll_failed(now_ms, None, &format!("no page: {error}")),
+        let Some(page) = page::verdicts(&body) else {
+            return self.poll_failed(now_ms, None, "the answer is no page of verdicts");
         };
-        page.verdicts
-            .retain(|entry| entry.verdict != Verdict::Unknown && entry.ttl_ms > 0);
         let Ok(written) = verdicts::write(&self.host, now_ms, &page, setup.config.verdicts_max)
         else {
             // Another leader wrote in between: what it has not taken is asked for again.

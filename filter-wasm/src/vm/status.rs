@@ -9,6 +9,7 @@ use kaeru_protocol::{Body, Counts, ProxyStatus, ReporterMark};
 use super::Vm;
 use super::setup::Setup;
 use crate::host::Host;
+use crate::json::{Value, Writer};
 use crate::metrics::Counter;
 use crate::roll;
 
@@ -103,13 +104,24 @@ impl<H: Host> Vm<H> {
                 known.insert(name, value);
             }
         }
-        let json = serde_json::to_vec(&known).unwrap_or_default();
-        let _ = self.host.set_shared(LOAD, &json, 0);
+        let mut json = Writer::default();
+        json.open('{');
+        for (name, value) in &known {
+            json.key_text(name);
+            json.float(*value);
+        }
+        json.close('}');
+        let _ = self.host.set_shared(LOAD, json.finish().as_bytes(), 0);
     }
 
     fn known_load(&self) -> BTreeMap<Box<str>, f64> {
         let json = self.host.shared(LOAD).unwrap_or_default().value;
-        serde_json::from_slice(&json).unwrap_or_default()
+        let members = Value::parse(&json).and_then(Value::members);
+        let numbered = members
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, value)| Some((name.into(), value.number()?)));
+        numbered.collect()
     }
 }
 

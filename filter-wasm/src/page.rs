@@ -1,0 +1,89 @@
+//! What the aggregator answers: receipts and pages of verdicts. Unknown members are ignored, and a verdict that this
+//! version cannot read is left out alone, so that an older filter survives a newer aggregator.
+
+use kaeru_protocol::{FeedCursor, Mode, Verdict, VerdictEntry, VerdictPage};
+
+use crate::json::Value;
+
+/// How many reports a receipt rejects; `None` if it is no receipt.
+pub fn rejected(body: &[u8]) -> Option<u64> {
+    let receipt = Value::parse(body)?;
+    receipt.get("accepted")?.whole()?;
+    match receipt.get("rejected") {
+        None => Some(0),
+        Some(rejected) => Some(rejected.items()?.count() as u64),
+    }
+}
+
+/// A page of verdicts, of those that this version knows.
+pub fn verdicts(body: &[u8]) -> Option<VerdictPage> {
+    let page = Value::parse(body)?;
+    let cursor: FeedCursor = page.get("cursor")?.text()?.parse().ok()?;
+    let is = |key| page.get(key).and_then(Value::boolean).unwrap_or_default();
+    Some(VerdictPage {
+        cursor,
+        reset: is("reset"),
+        more: is("more"),
+        verdicts: page.get("verdicts")?.items()?.filter_map(entry).collect(),
+    })
+}
+
+fn entry(value: Value<'_>) -> Option<VerdictEntry> {
+    let text = |key| value.get(key).and_then(Value::text);
+    Some(VerdictEntry {
+        event: text("event")?.parse().ok()?,
+        verdict: match &*text("verdict")? {
+            "roll_back" => Verdict::RollBack,
+            "proceed" => Verdict::Proceed,
+            _ => return None,
+        },
+        decision: text("decision")?.parse().ok()?,
+        failed: text("failed").and_then(|peer| peer.parse().ok()),
+        mode: text("mode").map(Mode::from).unwrap_or_default(),
+        ttl_ms: value.get("ttl_ms")?.whole()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_read_as_the_protocol_writes_them() {
+        let golden = include_bytes!("../../protocol/tests/golden/verdicts.json");
+        let theirs: VerdictPage = serde_json::from_slice(golden).unwrap();
+        assert_eq!(verdicts(golden), Some(theirs));
+    }
+
+    #[test]
+    fn what_is_new_is_left_out_alone() {
+        let page = verdicts(
+            br#"{"cursor":"e:2","new":[{}],"verdicts":[
+                {"event":"a","verdict":"pause","decision":"d","ttl_ms":1},
+                {"event":"b","verdict":"roll_back","decision":"d","failed":"?","mode":"new","ttl_ms":1,"new":{}},
+                {"event":"c d","verdict":"roll_back","decision":"d","ttl_ms":1},{}]}"#,
+        )
+        .unwrap();
+        assert_eq!(page.verdicts.len(), 1);
+        assert_eq!(page.verdicts[0].mode, Mode::Shadow);
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            r#"{"cursor":"e:2"}"#,
+            r#"{"cursor":"e","verdicts":[]}"#,
+        ] {
+            assert_eq!(verdicts(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn receipts_say_how_many_were_rejected() {
+        let golden = include_bytes!("../../protocol/tests/golden/receipt.json");
+        assert_eq!(rejected(golden), Some(1));
+        assert_eq!(rejected(br#"{"accepted":3}"#), Some(0));
+        for bad in ["", "<html>", "{}", r#"{"accepted":"3"}"#] {
+            assert_eq!(rejected(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}

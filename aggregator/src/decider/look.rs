@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use kaeru_flow::{Decision, Flow, Now, Open, Standing, Trace, judge};
-use kaeru_protocol::{EventId, EventType};
+use kaeru_protocol::{EventId, EventType, Mode};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -43,7 +43,8 @@ struct Surroundings {
     losses: Vec<kaeru_flow::Loss>,
     flows: HashMap<EventType, Flow>,
     before: HashMap<EventId, Stored>,
-    expiries: HashMap<String, DateTime<Utc>>,
+    /// Under which mode, and until when, its verdict was told.
+    told: HashMap<String, (Mode, DateTime<Utc>)>,
 }
 
 impl<'a> Look<'a> {
@@ -149,10 +150,10 @@ impl<'a> Look<'a> {
             .filter(|b| is_live(&b.decision))
             .map(|b| b.event.to_string())
             .collect();
-        let expiries = if live.is_empty() {
+        let told = if live.is_empty() {
             Vec::new()
         } else {
-            feed::expiries(&mut *connection, &live).await?
+            feed::told_of(&mut *connection, &live).await?
         };
         Ok(Surroundings {
             heard: reporters::last_heard(&mut *connection, &open.into_iter().collect::<Vec<_>>())
@@ -162,7 +163,10 @@ impl<'a> Look<'a> {
             flows: flows::of_types(&mut *connection, &types.into_iter().collect::<Vec<_>>())
                 .await?,
             before,
-            expiries: expiries.into_iter().collect(),
+            told: told
+                .into_iter()
+                .map(|(event, mode, expires_at)| (event, (decisions::mode_of(&mode), expires_at)))
+                .collect(),
         })
     }
 
@@ -238,13 +242,9 @@ impl<'a> Look<'a> {
             },
             event: trace.event.clone(),
             event_type: trace.event_type.clone(),
-            mode: revised.map_or_else(
-                || {
-                    self.in_force
-                        .mode(trace.event_type.as_ref(), trace.entry.as_ref())
-                },
-                |before| before.mode,
-            ),
+            mode: self
+                .in_force
+                .mode(trace.event_type.as_ref(), trace.entry.as_ref()),
             revised_at: timestamp(self.now_ms),
             decision,
         };
@@ -262,8 +262,8 @@ impl<'a> Look<'a> {
         Ok(stored)
     }
 
-    /// What proxies are told: each new revision, and a verdict more than half spent whose event is still
-    /// heard of.
+    /// What proxies are told: each new revision, a verdict whose mode is another now that its event's type is
+    /// known, and one more than half spent whose event is still heard of.
     fn telling(
         &self,
         trace: &Trace,
@@ -281,14 +281,15 @@ impl<'a> Look<'a> {
             return Some(Telling::of(stored, mode, expires_at));
         }
         let stored = before.filter(|before| is_live(&before.decision))?;
-        let is_half_spent = match around.expiries.get(trace.event.as_str()) {
-            Some(told) => {
-                let left = *told - timestamp(self.now_ms);
-                left < self.verdict_idle / 2 && expires_at > *told
+        let is_news = match around.told.get(trace.event.as_str()) {
+            Some((told_mode, told_until)) => {
+                let left = *told_until - timestamp(self.now_ms);
+                let half_spent = left < self.verdict_idle / 2 && expires_at > *told_until;
+                half_spent || *told_mode != mode
             }
             None => millis(expires_at) > self.now_ms,
         };
-        is_half_spent.then(|| Telling::of(stored, mode, expires_at))
+        is_news.then(|| Telling::of(stored, mode, expires_at))
     }
 }
 

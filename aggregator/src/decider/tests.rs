@@ -20,9 +20,12 @@ async fn state_of(app: &App, event: &str) -> String {
 }
 
 async fn enforce(app: &App) {
+    put_policy(app, "mode: enforce\n").await;
+}
+
+async fn put_policy(app: &App, yaml: &str) {
     let mut transaction = app.store.begin().await.unwrap();
-    let now = timestamp(clock::now_ms());
-    policies::put(&mut transaction, "mode: enforce\n", now)
+    policies::put(&mut transaction, yaml, timestamp(clock::now_ms()))
         .await
         .unwrap();
     transaction.commit().await.unwrap();
@@ -60,6 +63,39 @@ async fn a_failure_is_decided_by_the_commit_that_stores_it() {
     assert_eq!(
         (number(&app, DECISIONS).await, number(&app, NEWS).await),
         (1, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_verdict_is_told_again_when_the_type_of_its_event_becomes_known() {
+    let app = testing::app().await;
+    put_policy(
+        &app,
+        "mode: enforce\nevent_types:\n  order.test:\n    mode: off\n",
+    )
+    .await;
+    let mut backend = Side::new(2, "shop/backend");
+    backend
+        .state(&app, failed("e-1", Some("shop/web")))
+        .await
+        .unwrap();
+    // It may yet turn out to be an `order.test`.
+    assert_eq!(
+        told(&app).await,
+        [("e-1".to_owned(), Verdict::RollBack, Mode::Off)]
+    );
+    let mut entry = attempt("e-1", None, 500);
+    entry.call.method = "GET".into();
+    let mut web = Side::new(1, "shop/web");
+    web.state(&app, entry).await.unwrap();
+    app.decider.decide_once(clock::now_ms()).await;
+    assert_eq!(
+        number(&app, "SELECT max(revision)::bigint FROM decisions").await,
+        1
+    );
+    assert_eq!(
+        told(&app).await,
+        [("e-1".to_owned(), Verdict::RollBack, Mode::Enforce)]
     );
 }
 

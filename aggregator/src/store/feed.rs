@@ -188,13 +188,13 @@ pub(crate) async fn tell_modes(
     Ok(())
 }
 
-/// When the verdicts of these events run out.
-pub(crate) async fn expiries(
+/// Under which mode, and until when, the verdicts of these events were told.
+pub(crate) async fn told_of(
     connection: &mut PgConnection,
     events: &[String],
-) -> Result<Vec<(String, DateTime<Utc>)>> {
+) -> Result<Vec<(String, String, DateTime<Utc>)>> {
     Ok(
-        sqlx::query_as("SELECT event, expires_at FROM feed WHERE event = ANY($1)")
+        sqlx::query_as("SELECT event, mode, expires_at FROM feed WHERE event = ANY($1)")
             .bind(events)
             .fetch_all(connection)
             .await?,

@@ -123,6 +123,7 @@ impl World {
             http: reqwest::Client::builder().no_proxy().build()?,
         };
         world.services_ready().await?;
+        world.proxies_listen().await?;
         Ok(world)
     }
 
@@ -183,6 +184,23 @@ impl World {
     fn control(&self, role: Role, path: &str) -> Result<String> {
         let service = self.services.get(&role).context("every role is played")?;
         Ok(format!("http://{}/control/{path}", service.app))
+    }
+
+    /// Every proxy of the shop waits for verdicts: what is decided from now on, all hear at once. (An aggregator's own
+    /// proxy has nothing to refuse.)
+    async fn proxies_listen(&self) -> Result<()> {
+        wait::until("every proxy's poll for verdicts", || async {
+            let mut polls = 0;
+            for aggregator in &self.aggregators {
+                polls += aggregator.api()?.metric("kaeru_polls").await?;
+            }
+            Ok(Seen::when(
+                usize::try_from(polls)? == self.sidecars.len(),
+                polls,
+            ))
+        })
+        .await?;
+        Ok(())
     }
 
     async fn services_ready(&mut self) -> Result<()> {

@@ -84,11 +84,11 @@ pub struct Call {
 /// One try.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Attempt {
-    /// When it ended (or was last heard of), by its proxy's clock.
+    /// When it began, by its proxy's clock.
     pub at: String,
     /// When its caller sent it, by the caller's clock.
     pub sent: Option<String>,
-    /// How long it took, ms.
+    /// How long it took, or has taken so far, ms.
     pub duration_ms: u64,
     /// HTTP status.
     pub status: Option<u16>,

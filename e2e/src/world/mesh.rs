@@ -74,13 +74,15 @@ impl<'a> Mesh<'a> {
             let identity = authority.issue(shop::NAMESPACE, role.name())?;
             let workload = (shop::NAMESPACE, role.name(), shop::PORT);
             let mut sidecar = self.sidecar(workload, self.places[&role], identity, wasm, config);
-            sidecar.upstreams.push(self.kaeru(role));
+            sidecar.upstreams.push(self.kaeru(Some(role)));
             sidecars.push(sidecar);
         }
         if let Some(second) = self.second {
             let identity = authority.issue(KAERU_NAMESPACE, KAERU_WORKLOAD)?;
             let workload = (KAERU_NAMESPACE, KAERU_WORKLOAD, KAERU_PORT);
-            sidecars.push(self.sidecar(workload, second, identity, wasm, &self.plan.filter));
+            let mut sidecar = self.sidecar(workload, second, identity, wasm, &self.plan.filter);
+            sidecar.upstreams.push(self.kaeru(None));
+            sidecars.push(sidecar);
         }
         Ok(sidecars)
     }
@@ -158,16 +160,15 @@ impl<'a> Mesh<'a> {
         Role::ALL.into_iter().map(upstream).collect()
     }
 
-    /// The aggregator that a service reports to.
-    fn kaeru(&self, role: Role) -> Upstream {
-        let behind_sidecar = self
-            .second
-            .filter(|_| matches!(role, Role::DbApi | Role::Db));
+    /// The aggregator that a sidecar reports to: the first one, but that of `db-api` and `db` in a pair.
+    fn kaeru(&self, role: Option<Role>) -> Upstream {
+        let to_second = matches!(role, Some(Role::DbApi | Role::Db));
+        let second = self.second.filter(|_| to_second);
         Upstream {
             host: KAERU_HOST.into(),
             port: KAERU_PORT,
-            endpoint: behind_sidecar.map_or(self.aggregator, |second| second.inbound),
-            spiffe: behind_sidecar.map(|_| spiffe(KAERU_NAMESPACE, KAERU_WORKLOAD)),
+            endpoint: second.map_or(self.aggregator, |second| second.inbound),
+            spiffe: second.map(|_| spiffe(KAERU_NAMESPACE, KAERU_WORKLOAD)),
         }
     }
 }

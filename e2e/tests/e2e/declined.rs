@@ -10,13 +10,13 @@ use kaeru_protocol::{ProblemType, Refusal};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::stage::{plan, play, post, shop, typed_order, with};
+use crate::stage::{doomed, known, plan, play, play_alone, post, shop, typed_order, with};
 
 #[test]
 fn the_word_failed_dooms_the_event_at_every_hop() -> Result<()> {
     play(async {
         let world = shop().await?;
-        let (id, decision) = fail_by_word(world).await?;
+        let (id, decision) = doomed(world, "order.by-word").await?;
         assert_eq!(decision.reason.rule, "word");
         assert_eq!(decision.reason.peer, Some(Role::Backend.peer()));
         assert_eq!(
@@ -24,10 +24,20 @@ fn the_word_failed_dooms_the_event_at_every_hop() -> Result<()> {
             ("live", "enforce")
         );
         assert!(!decision.evidence.is_empty(), "{decision:?}");
-        plan_is_in_order(&decision);
+        // What ended well is told at the next flush, and joins the plan then.
+        let planned = |event: &Event| {
+            let decision = event.decision.as_ref();
+            decision.is_some_and(|d| d.plan.entries.len() == Role::MESH.len())
+        };
+        let event = world
+            .api()?
+            .event_when(&id, "the whole plan", planned)
+            .await?;
+        plan_is_in_order(&event.decision.context("it stays in force")?);
 
         for role in Role::MESH {
-            refused_when_known(world, role, &id, &decision).await?;
+            known(world, &[role], &id).await?;
+            check_refusal(&post(world, role, &id).await?, &id, &decision)?;
             let path = format!("/orders/{id}");
             let (to, headers) = (world.inbound(role)?, [("x-event-id", id.as_str())]);
             let read = world
@@ -97,7 +107,7 @@ fn a_fatal_status_dooms_the_event_though_nobody_says_a_word() -> Result<()> {
         let decision = world.api()?.decision_of(&id).await?;
         assert_eq!(decision.reason.rule, "fatal");
         assert_eq!(decision.reason.peer, Some(Role::Payment.peer()));
-        refused_when_known(world, Role::Backend, &id, &decision).await?;
+        known(world, &[Role::Web, Role::Backend], &id).await?;
 
         // Now it wants to note the failure in the database: later work, refused in its own sidecar.
         world.release(Role::Backend, &order.number).await?;
@@ -113,8 +123,8 @@ fn a_fatal_status_dooms_the_event_though_nobody_says_a_word() -> Result<()> {
 fn no_envoy_tries_a_refusal_again() -> Result<()> {
     play(async {
         let world = shop().await?;
-        let (id, decision) = fail_by_word(world).await?;
-        refused_when_known(world, Role::Backend, &id, &decision).await?;
+        let (id, decision) = doomed(world, "order.by-word").await?;
+        known(world, &[Role::Web, Role::Backend], &id).await?;
         // The web's filter passes this path, so the backend's refuses it; the web's route retries 424.
         let path = "/passed/no-retry";
         let told = world
@@ -138,7 +148,7 @@ fn no_envoy_tries_a_refusal_again() -> Result<()> {
 
 #[test]
 fn the_services_are_spared_the_work_after_the_failure() -> Result<()> {
-    play(async {
+    play_alone(async {
         let with_kaeru = late_work(shop().await?).await?;
         let off = plan("off");
         let filter = with(&off.filter, "mode", json!("off"));
@@ -181,17 +191,6 @@ async fn late_work(world: &World) -> Result<usize> {
     Ok(late)
 }
 
-async fn fail_by_word(world: &World) -> Result<(String, Decision)> {
-    let order = Order {
-        declined: true,
-        says_failed: true,
-        ..Order::default()
-    };
-    let id = typed_order(world, "order.by-word", &order).await?;
-    let decision = world.api()?.decision_of(&id).await?;
-    Ok((id, decision))
-}
-
 fn unsafe_call(host: &str, path: &str, event: &str) -> Asked {
     Asked {
         method: "POST".into(),
@@ -200,21 +199,6 @@ fn unsafe_call(host: &str, path: &str, event: &str) -> Asked {
         headers: [("x-event-id".to_owned(), event.to_owned())].into(),
         body: Some(json!({ "number": event }).to_string()),
     }
-}
-
-/// Waits until a service's sidecar knows the verdict, then checks the whole refusal.
-async fn refused_when_known(
-    world: &World,
-    role: Role,
-    event: &str,
-    decision: &Decision,
-) -> Result<()> {
-    let what = format!("the refusal at {}", role.name());
-    let told = wait::until(&what, || async {
-        let told = post(world, role, event).await?;
-        Ok(Seen::when(told.status == 424, told))
-    });
-    check_refusal(&told.await?, event, decision)
 }
 
 fn check_refusal(told: &Told, event: &str, decision: &Decision) -> Result<()> {

@@ -4,20 +4,19 @@ use anyhow::{Context, Result};
 use kaeru_e2e::api::Event;
 use kaeru_e2e::customer::{Customer, event_of};
 use kaeru_e2e::shop::{Arrival, Asked, Order, Role, Told};
-use kaeru_e2e::wait::{self, Seen};
-use kaeru_e2e::world::{KAERU_HOST, World};
+use kaeru_e2e::world::KAERU_HOST;
 use reqwest::Method;
 
-use crate::stage::{play, post, shop, typed_order};
+use crate::stage::{doomed, known, play, post, shop};
 
 #[test]
 fn off_passes_and_says_nothing() -> Result<()> {
     play(async {
         let world = shop().await?;
-        let id = doomed(world, "order.off").await?;
+        let (id, _) = doomed(world, "order.off").await?;
         // The verdict of a later event comes after this one's, so this one's had its chance.
-        let later = doomed(world, "order.enforced").await?;
-        known(world, Role::Web, &later).await?;
+        let (later, _) = doomed(world, "order.enforced").await?;
+        known(world, &[Role::Web], &later).await?;
         assert_eq!(post(world, Role::Web, &id).await?.status, 201);
         let seen = |event: &Event| has_call(event, Role::Web, "/late");
         let event = world
@@ -33,20 +32,18 @@ fn off_passes_and_says_nothing() -> Result<()> {
 fn shadow_passes_and_lists_what_it_would_refuse() -> Result<()> {
     play(async {
         let world = shop().await?;
-        let id = doomed(world, "order.shadow").await?;
+        let (id, _) = doomed(world, "order.shadow").await?;
         let listed = |event: &Event| {
             let listed = event.refusals.iter().find(|r| r.path == "/late");
             listed
                 .is_some_and(|r| !r.enforced && r.service == Role::Db.peer() && r.method == "POST")
         };
+        known(world, &[Role::Db], &id).await?;
+        let told = post(world, Role::Db, &id).await?;
+        assert_eq!(told.status, 201, "shadow refuses nothing: {told:?}");
         let api = world.api()?;
-        wait::until("the late request in the list", || async {
-            let told = post(world, Role::Db, &id).await?;
-            assert_eq!(told.status, 201, "shadow refuses nothing: {told:?}");
-            let event = api.event(&id).await?.context("the event")?;
-            Ok(Seen::when(listed(&event), event))
-        })
-        .await?;
+        api.event_when(&id, "the late request in the list", listed)
+            .await?;
         Ok(())
     })
 }
@@ -67,7 +64,7 @@ fn a_grpc_call_is_refused_in_its_own_words() -> Result<()> {
             .order(world.inbound(Role::Web)?, &order, &headers)
             .await?;
         let id = event_of(&told)?;
-        world.api()?.decision_of(&id).await?;
+        known(world, &[Role::Db], &id).await?;
 
         let grpc = Customer::outside_grpc()?;
         let headers = [
@@ -75,14 +72,11 @@ fn a_grpc_call_is_refused_in_its_own_words() -> Result<()> {
             ("content-type", "application/grpc"),
             ("te", "trailers"),
         ];
-        let told = wait::until("the gRPC refusal", || async {
-            let to = world.inbound(Role::Db)?;
-            let told = grpc
-                .send(Method::POST, to, "/shop.Rows/Insert", &headers, None)
-                .await?;
-            Ok(Seen::when(told.header("grpc-status") == Some("9"), told))
-        });
-        let told = told.await?;
+        let to = world.inbound(Role::Db)?;
+        let told = grpc
+            .send(Method::POST, to, "/shop.Rows/Insert", &headers, None)
+            .await?;
+        assert_eq!(told.header("grpc-status"), Some("9"), "{told:?}");
         // Trailers only: everything stands in the one header block.
         assert_eq!(told.status, 200, "{told:?}");
         assert_eq!(
@@ -109,11 +103,9 @@ fn a_grpc_call_is_refused_in_its_own_words() -> Result<()> {
 fn an_undo_call_passes_with_the_right_decision_and_no_other() -> Result<()> {
     play(async {
         let world = shop().await?;
-        let id = doomed(world, "order.enforced").await?;
-        known(world, Role::Web, &id).await?;
-        known(world, Role::Backend, &id).await?;
+        let (id, decision) = doomed(world, "order.enforced").await?;
+        known(world, &[Role::Web, Role::Backend], &id).await?;
         let api = world.api()?;
-        let decision = api.decision_of(&id).await?;
 
         // From the web through both sidecars to the backend.
         let undo = |decision: &str| Asked {
@@ -219,7 +211,7 @@ fn a_status_call_without_a_body_is_a_word_from_the_sidecar() -> Result<()> {
         let decision = world.api()?.decision_of(&id).await?;
         assert_eq!(decision.reason.rule, "word");
         assert_eq!(decision.reason.peer, Some(Role::Backend.peer()));
-        known(world, Role::Backend, &id).await?;
+        known(world, &[Role::Backend], &id).await?;
 
         let verdict = Asked {
             method: "GET".into(),
@@ -236,28 +228,6 @@ fn a_status_call_without_a_body_is_a_word_from_the_sidecar() -> Result<()> {
         assert_eq!(in_sidecar["verdict"], "roll_back");
         Ok(())
     })
-}
-
-/// Fails an event of this type by the backend's word, and waits for the decision.
-async fn doomed(world: &World, event_type: &str) -> Result<String> {
-    let order = Order {
-        declined: true,
-        says_failed: true,
-        ..Order::default()
-    };
-    let id = typed_order(world, event_type, &order).await?;
-    world.api()?.decision_of(&id).await?;
-    Ok(id)
-}
-
-/// Waits until a service's sidecar refuses the event.
-async fn known(world: &World, role: Role, event: &str) -> Result<()> {
-    wait::until(&format!("the refusal at {}", role.name()), || async {
-        let told = post(world, role, event).await?;
-        Ok(Seen::when(told.status == 424, told))
-    })
-    .await?;
-    Ok(())
 }
 
 fn has_call(event: &Event, role: Role, path: &str) -> bool {

@@ -12,15 +12,16 @@ use kaeru_e2e::wait::{self, Seen};
 use kaeru_e2e::world::{KAERU_HOST, World};
 use tokio::time::Instant;
 
-use crate::stage::{plan, play, post, typed_order};
+use crate::stage::{doomed, filters_are_well, known, plan, play_alone, post};
 
 const ORDERS: usize = 20;
 
 #[test]
 fn the_mesh_works_without_an_aggregator_and_catches_up() -> Result<()> {
-    play(async {
+    play_alone(async {
         let mut world = World::start(plan("outage")).await?;
-        let doomed = doom(&world).await?;
+        let (doomed, _) = doomed(&world, "order.by-word").await?;
+        known(&world, &Role::MESH, &doomed).await?;
         let (healthy, _) = orders(&world).await?;
 
         aggregator(&mut world)?.kill()?;
@@ -73,6 +74,7 @@ fn the_mesh_works_without_an_aggregator_and_catches_up() -> Result<()> {
             .await?
             .context("the doomed event")?;
         assert!(decided.decision.is_some(), "the decision outlived the kill");
+        filters_are_well(&world).await?;
         Ok(())
     })
 }
@@ -82,24 +84,6 @@ fn aggregator(world: &mut World) -> Result<&mut Aggregator> {
         .aggregators
         .first_mut()
         .context("a world has an aggregator")
-}
-
-/// Fails an event and waits until every sidecar knows.
-async fn doom(world: &World) -> Result<String> {
-    let order = Order {
-        declined: true,
-        says_failed: true,
-        ..Order::default()
-    };
-    let id = typed_order(world, "order.by-word", &order).await?;
-    for role in Role::MESH {
-        wait::until("the refusal everywhere", || async {
-            let told = post(world, role, &id).await?;
-            Ok(Seen::when(told.status == 424, told))
-        })
-        .await?;
-    }
-    Ok(id)
 }
 
 async fn verdict_holds(world: &World, doomed: &str) -> Result<()> {

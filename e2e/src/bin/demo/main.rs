@@ -161,6 +161,7 @@ fn addresses(page: &mut Page, world: &World, event: &Event) -> Result<()> {
     let id = &event.summary.event;
     page.heading("Addresses to open")?;
     for (what, address) in [
+        ("page for people", format!("http://{api}/")),
         ("this order", format!("http://{api}/v1/events/{id}")),
         (
             "failed orders",

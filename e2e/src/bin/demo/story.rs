@@ -1,7 +1,7 @@
 //! The story of one failed order: what happened, what failed, who decided and why, who refused what, what to undo.
 
 use anyhow::{Context, Result, ensure};
-use kaeru_e2e::api::{Decision, Event};
+use kaeru_e2e::api::{Decision, Event, Plan};
 use kaeru_e2e::shop::Role;
 
 use crate::page::{Look, Page};
@@ -14,7 +14,8 @@ const PARTS: usize = 5;
 /// Everything that the story needs has been told.
 pub(crate) fn is_whole(event: &Event) -> bool {
     let refused = event.refusals.iter().any(|refusal| refusal.enforced);
-    event.decision.is_some()
+    let planned = |decision: &Decision| decision.plan.entries.len() == Role::MESH.len();
+    event.decision.as_ref().is_some_and(planned)
         && refused
         && event.steps.len() == PARTS
         && event
@@ -29,69 +30,89 @@ pub(crate) fn tell(page: &mut Page, event: &Event) -> Result<()> {
         .decision
         .as_ref()
         .context("a failed order has a decision")?;
-    let (id, state) = (&event.summary.event, &event.summary.state);
-    page.heading(&format!("Order {id}"))?;
+    page.heading(&format!("Order {}", event.summary.event))?;
     let event_type = event.summary.event_type.as_deref().unwrap_or("of no type");
-    page.line(&format!("  {event_type}, {}", state.replace('_', " ")))?;
+    page.line(&format!(
+        "  {event_type}: {}",
+        event.summary.state.replace('_', " ")
+    ))?;
 
     page.heading("What happened")?;
     for root in tree::grow(event)? {
         draw(page, &root, "  ", "  ")?;
     }
-
     page.heading("What was decided")?;
+    decided(page, event, decision)?;
+    page.heading("What was refused")?;
+    refused(page, event, decision)?;
+    page.heading("What there is to undo, in this order")?;
+    to_undo(page, &decision.plan)
+}
+
+fn decided(page: &mut Page, event: &Event, decision: &Decision) -> Result<()> {
+    let reason = page.paint(Look::Bad, &decision.reason.text);
+    page.line(&format!("  Roll it back: {reason}."))?;
     page.line(&format!(
-        "  Roll it back: {}",
-        page.paint(Look::Bad, &decision.reason.text)
-    ))?;
-    page.line(&format!(
-        "  By the rule `{}`, policy version {}, {}.",
+        "  By the rule `{}` and policy version {}, {}.",
         decision.reason.rule,
         decision.policy_version,
         after(event, decision)?
     ))?;
     for evidence in &decision.evidence {
         let text = evidence.get("text").and_then(serde_json::Value::as_str);
-        page.line(&format!("  Evidence: {}", text.unwrap_or_default()))?;
+        page.line(&format!("  Evidence: {}.", text.unwrap_or_default()))?;
     }
     for considered in event
         .considered
         .iter()
         .filter(|considered| !considered.fired)
     {
-        let line = format!("  Not by `{}`: {}", considered.rule, considered.why);
+        let line = format!("  Not by `{}`: {}.", considered.rule, considered.why);
         page.line(&page.paint(Look::Quiet, &line))?;
     }
+    Ok(())
+}
 
-    page.heading("What was refused")?;
+fn refused(page: &mut Page, event: &Event, decision: &Decision) -> Result<()> {
+    let decided_ms = tree::ms(&decision.decided_at)?;
     for refusal in event.refusals.iter().filter(|refusal| refusal.enforced) {
-        let to = refusal.to.as_deref().unwrap_or(&refusal.service);
+        let what = match (&refusal.to, refusal.side.as_str()) {
+            (Some(to), "outbound") => {
+                format!("sent no {} {} to {to}", refusal.method, refusal.path)
+            }
+            _ => format!("let no {} {} in", refusal.method, refusal.path),
+        };
+        let later_ms = tree::ms(&refusal.at)? - decided_ms;
+        let service = &refusal.service;
         page.line(&format!(
-            "  {} {} to {to}, by the sidecar of {} ({})",
-            refusal.method, refusal.path, refusal.service, refusal.side
+            "  The sidecar of {service} {what}, {later_ms} ms after the decision."
         ))?;
     }
+    Ok(())
+}
 
-    page.heading("What there is to undo, in this order")?;
-    for (number, round) in (1..).zip(undo::rounds(&decision.plan)) {
+fn to_undo(page: &mut Page, plan: &Plan) -> Result<()> {
+    for (number, round) in (1..).zip(undo::rounds(plan)) {
         for entry in round {
             let effect = match entry.effect.as_str() {
                 "maybe" => "may have had an effect",
                 "yes" => "had an effect",
                 _ => "had none after all",
             };
-            let by_hand = if entry.by_hand { ", by hand" } else { "" };
+            let by_hand = if entry.by_hand {
+                ", to be undone by hand"
+            } else {
+                ""
+            };
             page.line(&format!(
                 "  {number}. {:<14}{effect}{by_hand}",
                 entry.service
             ))?;
         }
     }
-    if !decision.plan.complete {
-        page.line(&format!(
-            "  Not all is known: {}",
-            decision.plan.missing.join(", ")
-        ))?;
+    if !plan.complete {
+        let missing = plan.missing.join(", ");
+        page.line(&format!("  Not all is known: {missing}."))?;
     }
     Ok(())
 }
@@ -102,14 +123,13 @@ fn after(event: &Event, decision: &Decision) -> Result<String> {
         .steps
         .iter()
         .find(|step| Some(&step.service) == decision.reason.peer.as_ref());
-    let ended = failing.and_then(|step| step.calls.last()?.attempts.last());
-    Ok(match ended {
-        None => "at once".into(),
-        Some(ended) => format!(
-            "{} ms after the answer",
-            tree::ms(&decision.decided_at)? - tree::ms(&ended.at)?
-        ),
-    })
+    let ended = failing.and_then(|step| step.calls.first()?.attempts.first());
+    let Some(ended) = ended else {
+        return Ok("at once".into());
+    };
+    let ended_ms = tree::ms(&ended.at)? + i64::try_from(ended.duration_ms)?;
+    let after_ms = tree::ms(&decision.decided_at)? - ended_ms;
+    Ok(format!("{after_ms} ms after the answer"))
 }
 
 fn draw(page: &mut Page, node: &Node, first: &str, rest: &str) -> Result<()> {

@@ -17,6 +17,7 @@ pub(crate) struct Node {
     pub(crate) good: bool,
     /// How long it took, ms; a refusal takes none.
     pub(crate) duration_ms: Option<u64>,
+    /// When its caller sent it (the entry: when its sidecar got it), ms.
     begun_ms: i64,
     from: Option<String>,
     /// What it called.
@@ -35,7 +36,7 @@ pub(crate) fn grow(event: &Event) -> Result<Vec<Node>> {
                     ending: ending(attempt),
                     good: attempt.outcome == "succeeded",
                     duration_ms: Some(attempt.duration_ms),
-                    begun_ms: begun_ms(attempt)?,
+                    begun_ms: ms(attempt.sent.as_ref().unwrap_or(&attempt.at))?,
                     from: call.from.clone(),
                     below: Vec::new(),
                 });
@@ -89,14 +90,6 @@ fn ending(attempt: &Attempt) -> String {
         _ => "",
     };
     format!("{}, {status}{seen}", attempt.outcome)
-}
-
-/// When it was sent by its caller's clock; what has no caller began when its sidecar got it.
-fn begun_ms(attempt: &Attempt) -> Result<i64> {
-    match &attempt.sent {
-        Some(sent) => ms(sent),
-        None => Ok(ms(&attempt.at)? - i64::try_from(attempt.duration_ms)?),
-    }
 }
 
 /// A time of the API, ms since 1970.

@@ -165,7 +165,7 @@ fn the_services_are_spared_the_work_after_the_failure() -> Result<()> {
     })
 }
 
-const ORDERS: usize = 10;
+const ORDERS: usize = 20;
 /// Unsafe requests of a declined order up to the backend's word: at the backend, twice at db-api and db each, at the
 /// payment API.
 const FIRST_PASS: usize = 6;

@@ -1,7 +1,7 @@
 //! The two calls of the aggregator's API that a sidecar answers itself: a job's word on its event (without a body), and
 //! the verdict on an event. Whatever is not exactly one of these goes on to the aggregator, which says what is wrong.
 
-use kaeru_protocol::{EventId, Mode, Verdict, VerdictEntry, Word};
+use kaeru_protocol::{EventId, Mode, Peer, Verdict, VerdictEntry, Word};
 
 use crate::json::Writer;
 use crate::request::Request;
@@ -82,7 +82,7 @@ pub fn verdict_json(event: &EventId, entry: Option<&VerdictEntry>) -> String {
     };
     text_or_null(json.key("decision"), entry.map(|e| e.decision.as_str()));
     let failed = entry.and_then(|e| e.failed.as_ref());
-    text_or_null(json.key("failed"), failed.map(|p| p.as_str()));
+    text_or_null(json.key("failed"), failed.map(Peer::as_str));
     json.key("mode").text(mode);
     json.close('}');
     json.finish()

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use kaeru_protocol::{
-    Body, Call, Counts, EventReport, Kind, PROTOCOL_VERSION, ProxyStatus, Report, Reporter, Side,
-    Word,
+    Body, Call, Counts, DecisionId, EventReport, EventType, Kind, PROTOCOL_VERSION, Peer,
+    ProxyStatus, Report, Reporter, ServiceName, Side, Word,
 };
 
 use crate::json::Writer;
@@ -97,7 +97,7 @@ fn write_event<'a>(json: &mut Writer, event: &'a EventReport, sent_ms: u64, call
     maybe(json, "due", event.due_ms);
     maybe_text(json, "word", ending.word.map(word));
     if let Some(progress) = event.progress {
-        json.key("progress").float(progress.into());
+        json.key("progress").float(f64::from(progress));
     }
     if let Some(cost) = event.cost {
         json.key("cost").float(cost);
@@ -106,7 +106,7 @@ fn write_event<'a>(json: &mut Writer, event: &'a EventReport, sent_ms: u64, call
     maybe_text(
         json,
         "decision",
-        event.decision.as_ref().map(|d| d.as_str()),
+        event.decision.as_ref().map(DecisionId::as_str),
     );
     maybe_text(json, "detail", event.detail.as_deref());
 }
@@ -164,9 +164,13 @@ fn write_status(json: &mut Writer, status: &ProxyStatus) {
 
 fn write_call(json: &mut Writer, call: &Call) {
     json.open('{');
-    maybe_text(json, "type", call.event_type.as_ref().map(|t| t.as_str()));
-    maybe_text(json, "from", call.from.as_ref().map(|s| s.as_str()));
-    maybe_text(json, "to", call.to.as_ref().map(|p| p.as_str()));
+    maybe_text(
+        json,
+        "type",
+        call.event_type.as_ref().map(EventType::as_str),
+    );
+    maybe_text(json, "from", call.from.as_ref().map(ServiceName::as_str));
+    maybe_text(json, "to", call.to.as_ref().map(Peer::as_str));
     json.key("method").text(&call.method);
     json.key("path").text(&call.path);
     json.close('}');

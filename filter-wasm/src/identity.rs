@@ -32,6 +32,9 @@ pub enum Source {
     Header(Box<str>),
 }
 
+/// What stands there is no id.
+struct Malformed;
+
 impl Source {
     /// The source that a header name means.
     pub fn of_header(name: &str) -> Self {
@@ -54,36 +57,37 @@ impl Source {
         )
     }
 
-    /// The id at this place: `None` if nothing is there, `Some(None)` if it breaks its specification.
+    /// The id at this place, or that what stands there breaks its specification.
     fn read<'a>(
         &self,
         request: &Request<'a>,
         headers: &'a Headers,
-    ) -> Option<Option<Cow<'a, [u8]>>> {
-        let plain = |value: Option<&'a [u8]>| value.map(|v| Some(Cow::Borrowed(v.trim_ascii())));
+    ) -> Option<Result<Cow<'a, [u8]>, Malformed>> {
+        let borrowed = |id: Option<&'a [u8]>| id.map(Cow::Borrowed).ok_or(Malformed);
+        let plain = |value: Option<&'a [u8]>| value.map(|v| Ok(Cow::Borrowed(v.trim_ascii())));
         match self {
             Self::EventId => plain(request.event_id),
             Self::CeCorrelationId => {
-                let decoded = |v: &'a [u8]| Some(w3c::percent_decoded(v.trim_ascii()));
+                let decoded = |v: &'a [u8]| Ok(w3c::percent_decoded(v.trim_ascii()));
                 request.ce_correlation_id.map(decoded)
             }
             Self::Baggage => request
                 .baggage
                 .iter()
                 .find_map(|&baggage| w3c::baggage_member(baggage, BAGGAGE_MEMBER))
-                .map(Some),
+                .map(Ok),
             Self::Traceparent => request.traceparent.map(|value| {
                 let once = (!request.traceparents).then_some(value);
-                once.and_then(w3c::traceparent).map(Cow::Borrowed)
+                borrowed(once.and_then(w3c::traceparent))
             }),
             Self::B3 => request
                 .b3
                 .filter(|value| !w3c::is_b3_decision(value))
-                .map(|value| w3c::b3(value).map(Cow::Borrowed)),
+                .map(|value| borrowed(w3c::b3(value))),
             Self::B3TraceId => request
                 .b3_trace_id
-                .map(|value| w3c::b3_trace(value).map(Cow::Borrowed)),
-            Self::RequestId => request.request_id.map(|value| Some(w3c::request_id(value))),
+                .map(|value| borrowed(w3c::b3_trace(value))),
+            Self::RequestId => request.request_id.map(|value| Ok(w3c::request_id(value))),
             Self::Header(name) => plain(headers.get(name)),
         }
     }
@@ -118,8 +122,8 @@ impl<'a> Identity<'a> {
             }
             let valid = match source.read(request, headers) {
                 None => continue,
-                Some(Some(id)) => identity.take(id, borrowed).is_ok(),
-                Some(None) => false,
+                Some(Ok(id)) => identity.take(id, borrowed).is_ok(),
+                Some(Err(Malformed)) => false,
             };
             identity.invalid += u32::from(!valid);
         }

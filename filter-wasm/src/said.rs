@@ -19,14 +19,15 @@ pub fn from(value: &[u8]) -> Option<(ServiceName, u64)> {
 /// `x-event-progress`: `0.4` or `2/5`, as 0 to 1.
 pub fn progress(value: &[u8]) -> Option<f32> {
     let text = std::str::from_utf8(value).ok()?.trim();
-    let progress: f32 = match text.split_once('/') {
+    let progress: f64 = match text.split_once('/') {
         None => text.parse().ok()?,
         Some((done, of)) => {
-            let (done, of): (f32, f32) = (done.trim().parse().ok()?, of.trim().parse().ok()?);
+            let (done, of): (f64, f64) = (done.trim().parse().ok()?, of.trim().parse().ok()?);
             done / of
         }
     };
-    (0.0..=1.0).contains(&progress).then_some(progress)
+    #[expect(clippy::cast_possible_truncation, reason = "a share, to 7 digits")]
+    (0.0..=1.0).contains(&progress).then_some(progress as f32)
 }
 
 /// `x-event-deadline`: whole seconds, at least 1.

@@ -29,8 +29,8 @@ use stream::Stream;
 
 /// How often the root context ticks, ms: five times within a leader's lease.
 const TICK_MS: u32 = 200;
-/// Urgent flushes keep this apart, ms: a service that only fails makes 50 batches a second, not one per request.
-const URGENT_GAP_MS: u64 = 20;
+/// Urgent flushes keep this apart, ms: a worker whose requests all fail sends 100 batches a second, not one for each.
+const URGENT_GAP_MS: u64 = 10;
 /// Hosts whose service is remembered; beyond that a call is reported under its host. 1,000 x about 100 bytes.
 const LEARNED_HOSTS_MAX: usize = 1_000;
 
@@ -73,6 +73,7 @@ pub struct Vm<H> {
     /// The last batch was refused for good; said once.
     refusing: bool,
     urgent: bool,
+    hurried_ms: u64,
     flushed_ms: u64,
     leads: bool,
     poll: poll::Poll,
@@ -97,6 +98,7 @@ impl<H: Host> Vm<H> {
             sending: None,
             refusing: false,
             urgent: false,
+            hurried_ms: 0,
             flushed_ms: 0,
             leads: false,
             poll: poll::Poll::default(),
@@ -194,7 +196,7 @@ impl<H: Host> Vm<H> {
     /// Makes what is queued leave at once, not at the next flush: the root context ticks as soon as it may.
     fn hurry(&mut self, now_ms: u64) {
         if !self.urgent && self.outbox.backoff.is_over(now_ms) {
-            let since = now_ms.saturating_sub(self.flushed_ms);
+            let since = now_ms.saturating_sub(self.hurried_ms);
             let wait = URGENT_GAP_MS.saturating_sub(since).max(1);
             self.host
                 .set_tick_ms(u32::try_from(wait).unwrap_or(TICK_MS));

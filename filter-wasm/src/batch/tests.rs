@@ -105,7 +105,9 @@ fn the_batch_is_the_one_that_the_protocol_builds() {
         .collect();
     for gateway in [false, true] {
         let mut theirs = BatchBuilder::new(reporter(gateway), 1_005);
-        reports.iter().for_each(|report| theirs.push(report));
+        for report in &reports {
+            theirs.push(report);
+        }
         let ours: Batch =
             serde_json::from_str(&encode(&reporter(gateway), 1_005, &reports)).unwrap();
         assert_eq!(ours, theirs.finish());

@@ -63,12 +63,14 @@ impl<'a> Keys<'a> {
             let name = v.text()?;
             (!name.is_empty() && name.len() <= 256).then(|| Some(name.into()))
         });
-        self.take(
-            "role",
-            "auto, inbound, outbound or gateway",
-            &mut c.role,
-            role,
-        );
+        match self.remove("role").map(Value::text) {
+            None => {}
+            Some(Some(role)) if role == "auto" => c.role = None,
+            Some(Some(role)) if role == "inbound" => c.role = Some(Role::Inbound),
+            Some(Some(role)) if role == "outbound" => c.role = Some(Role::Outbound),
+            Some(Some(role)) if role == "gateway" => c.role = Some(Role::Gateway),
+            Some(_) => self.complain("role", "auto, inbound, outbound or gateway"),
+        }
         let name = |v: Value<'a>| v.text().filter(|t| !t.is_empty()).map(Box::from);
         let a_name = "a name";
         self.take(
@@ -230,16 +232,6 @@ fn mode(value: Value<'_>) -> Option<Mode> {
         "off" => Mode::Off,
         "shadow" => Mode::Shadow,
         "enforce" => Mode::Enforce,
-        _ => return None,
-    })
-}
-
-fn role(value: Value<'_>) -> Option<Option<Role>> {
-    Some(match &*value.text()? {
-        "auto" => None,
-        "inbound" => Some(Role::Inbound),
-        "outbound" => Some(Role::Outbound),
-        "gateway" => Some(Role::Gateway),
         _ => return None,
     })
 }

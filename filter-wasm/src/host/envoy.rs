@@ -116,6 +116,10 @@ impl Envoy {
         if data.is_null() || len == 0 {
             return Ok(Vec::new());
         }
+        #[expect(
+            clippy::same_length_and_capacity,
+            reason = "allocated with exactly this size"
+        )]
         // SAFETY: `data` comes from `exports::allocate` with exactly this length, and is given away once.
         Ok(unsafe { Vec::from_raw_parts(data, len, len) })
     }

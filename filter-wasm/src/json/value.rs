@@ -64,7 +64,7 @@ impl<'a> Value<'a> {
     /// A whole number that is not negative, exact to 2^53.
     pub fn whole(self) -> Option<u64> {
         let number = self.number()?;
-        let whole = number >= 0.0 && number < 9_007_199_254_740_992.0 && number.fract() == 0.0;
+        let whole = (0.0..9_007_199_254_740_992.0).contains(&number) && number.fract() == 0.0;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -218,11 +218,8 @@ impl<'a> Scan<'a> {
             left = after_digits(fraction)?;
         }
         if let [b'e' | b'E', exponent @ ..] = left {
-            let unsigned = match exponent {
-                [b'+' | b'-', unsigned @ ..] => unsigned,
-                unsigned => unsigned,
-            };
-            left = after_digits(unsigned)?;
+            let sign = exponent.iter().take(1).filter(|b| b"+-".contains(b));
+            left = after_digits(&exponent[sign.count()..])?;
         }
         self.0 = left;
         Some(())

@@ -1,4 +1,4 @@
-use kaeru_protocol::{Batch, Ending, EventReport, ProxyStatus, ReporterId};
+use kaeru_protocol::{Batch, Ending, EventReport, ReporterId};
 
 use super::*;
 
@@ -114,7 +114,7 @@ fn what_is_on_its_way_counts_against_the_limit() {
 #[test]
 fn a_proxy_status_is_a_report_too() {
     let mut outbox = Outbox::new(3);
-    outbox.push(5, Body::Proxy(Box::new(ProxyStatus::default())));
+    outbox.push(5, Body::Proxy(Box::default()));
     let json = outbox.next_batch(&reporter(), 7).unwrap();
     let batch: Batch = serde_json::from_str(&json).unwrap();
     assert_eq!(batch.reports[0].at, -2);

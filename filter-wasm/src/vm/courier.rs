@@ -15,12 +15,12 @@ use crate::{leader, page, said};
 const RECEIPT_BYTES_MAX: usize = 128 * 1024;
 
 impl<H: Host> Vm<H> {
-    /// The root context ticks: every [`TICK_MS`], or sooner when something is urgent.
+    /// The root context ticks: every [`TICK_MS`] or flush interval, or sooner when something is urgent.
     pub fn tick(&mut self, root: u32) {
-        self.host.set_tick_ms(TICK_MS);
         let Some(setup) = self.setup.clone() else {
-            return;
+            return self.host.set_tick_ms(TICK_MS);
         };
+        self.host.set_tick_ms(setup.tick_ms());
         let now_ms = self.now_ms();
         self.flush_metrics();
         self.verdicts.refresh(&self.host);
@@ -33,11 +33,14 @@ impl<H: Host> Vm<H> {
         let since_ms = now_ms.saturating_sub(self.flushed_ms);
         let due = since_ms >= setup.config.flush_interval_ms.into() || self.flushed_ms > now_ms;
         if due {
+            self.flushed_ms = now_ms;
             self.name_open(&setup, now_ms);
             self.publish_load();
         }
+        if self.urgent {
+            self.hurried_ms = now_ms;
+        }
         if due || self.urgent {
-            self.flushed_ms = now_ms;
             self.send(&setup, root, now_ms);
         }
     }
@@ -79,14 +82,14 @@ impl<H: Host> Vm<H> {
         let heartbeat_ms = setup.config.heartbeat_interval_s * 1_000;
         let due_ms = heartbeat_ms + 2 * setup.config.flush_interval_ms;
         let mut streams = std::mem::take(&mut self.streams);
-        let mut oldest_ns = u64::MAX;
+        let mut oldest_ms = u64::MAX;
         for stream in streams.values_mut().filter(|s| s.is_at_service()) {
-            oldest_ns = oldest_ns.min(stream.started_ns);
+            oldest_ms = oldest_ms.min(stream.started_ms);
             self.remember_aliases(stream, now_ms);
             if stream.report.kind != Kind::Attempt || stream.due_at_ms > now_ms {
                 continue;
             }
-            let age_ms = (now_ms).saturating_sub(stream.started_ns / 1_000_000);
+            let age_ms = now_ms.saturating_sub(stream.started_ms);
             let mut running = stream.report.clone();
             running.kind = Kind::Running;
             running.due_ms = Some(due_ms);
@@ -97,19 +100,20 @@ impl<H: Host> Vm<H> {
             stream.due_at_ms = now_ms + u64::from(heartbeat_ms);
         }
         self.streams = streams;
-        let oldest_ms = if oldest_ns == u64::MAX {
-            0
-        } else {
-            oldest_ns / 1_000_000
-        };
+        if oldest_ms == u64::MAX {
+            oldest_ms = 0;
+        }
         if oldest_ms != self.oldest_ms {
             self.oldest_ms = oldest_ms;
             self.note(now_ms);
         }
     }
 
-    /// Sends the next batch, unless one is on its way or the last failure is too near.
+    /// Sends the next batch, unless one is on its way (its answer sends what is urgent) or the last failure is too near.
     fn send(&mut self, setup: &Setup, root: u32, now_ms: u64) {
+        if self.outbox.is_sending() {
+            return;
+        }
         self.urgent = false;
         if !self.outbox.backoff.is_over(now_ms) {
             return;

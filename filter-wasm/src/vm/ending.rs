@@ -99,11 +99,11 @@ impl<H: Host> Vm<H> {
         if stream.report.side == Side::Outbound && !gateway && stream.reported {
             return;
         }
-        let now_ns = self.host.now_ns();
+        let now_ms = self.now_ms();
         stream.report.ending = self.ending(&stream);
-        let lasted_ms = now_ns.saturating_sub(stream.started_ns) / 1_000_000;
+        let lasted_ms = now_ms.saturating_sub(stream.started_ms);
         stream.report.duration_ms = u32::try_from(lasted_ms).unwrap_or(u32::MAX);
-        self.tell(stream, now_ns / 1_000_000);
+        self.tell(stream, now_ms);
     }
 
     fn tell(&mut self, mut stream: Stream, now_ms: u64) {

@@ -21,9 +21,9 @@ impl<H: Host> Vm<H> {
         if !setup.config.matching.matches(&request) {
             return Next::Continue;
         }
-        let now_ns = self.host.now_ns();
+        let now_ms = self.now_ms();
         let identity = self.identify(setup, &request, headers, trusted);
-        let (Some(event), borrowed) = self.event_or_new(&identity, now_ns) else {
+        let (Some(event), borrowed) = self.event_or_new(&identity, now_ms) else {
             return Next::Continue;
         };
         let mut report = stream::report(
@@ -44,17 +44,17 @@ impl<H: Host> Vm<H> {
         report.attempt = attempt.map_or(1, |n| u32::try_from(n).unwrap_or(u32::MAX));
 
         let answers_caller = request.event_from.is_some();
-        if self.obey(setup, now_ns, &request, &mut report, answers_caller) == Next::Answered {
+        if self.obey(setup, now_ms, &request, &mut report, answers_caller) == Next::Answered {
             return Next::Answered;
         }
         if answers_caller {
             self.host
                 .remove_header(HeaderMap::Request, names::EVENT_FROM.as_bytes());
         }
-        let mut stream = Stream::new(report, &request, now_ns);
+        let mut stream = Stream::new(report, &request, now_ms);
         if stream.report.kind != Kind::Undo {
             stream.aliases = identity.aliases.iter().map(|a| Alias::of(a)).collect();
-            self.remember_aliases(&stream, now_ns / 1_000_000);
+            self.remember_aliases(&stream, now_ms);
             self.hand_on(&request, &stream.report.event);
         }
         stream.answers_caller = answers_caller;
@@ -126,11 +126,11 @@ impl<H: Host> Vm<H> {
     pub(super) fn event_or_new(
         &self,
         identity: &Identity<'_>,
-        now_ns: u64,
+        now_ms: u64,
     ) -> (Option<EventId>, bool) {
         let random = || [self.host.random(), self.host.random()];
         let event = identity.event.clone();
-        let event = event.or_else(|| identity::mint(now_ns / 1_000_000, random()).ok());
+        let event = event.or_else(|| identity::mint(now_ms, random()).ok());
         (event, identity.borrowed)
     }
 
@@ -138,12 +138,11 @@ impl<H: Host> Vm<H> {
     pub(super) fn obey(
         &mut self,
         setup: &Setup,
-        now_ns: u64,
+        now_ms: u64,
         request: &Request<'_>,
         report: &mut EventReport,
         answers_caller: bool,
     ) -> Next {
-        let now_ms = now_ns / 1_000_000;
         let verdict = match setup.config.mode {
             kaeru_protocol::Mode::Off => None,
             _ => self.verdicts.find(&self.host, now_ms, &report.event),

@@ -31,9 +31,9 @@ impl<H: Host> Vm<H> {
         if !setup.config.matching.matches(&request) {
             return self.leave(&request, mesh);
         }
-        let now_ns = self.host.now_ns();
+        let now_ms = self.now_ms();
         let identity = self.identify(setup, &request, headers, true);
-        let (Some(event), borrowed) = self.open_event(&identity, now_ns) else {
+        let (Some(event), borrowed) = self.open_event(&identity, now_ms) else {
             return self.leave(&request, mesh);
         };
         let mut report = stream::report(
@@ -45,8 +45,8 @@ impl<H: Host> Vm<H> {
             &mut self.metrics,
         );
         report.call.to = self.callee(&request);
-        report.sent_ms = Some(now_ns / 1_000_000);
-        self.send_on(setup, id, now_ns, &request, report, mesh)
+        report.sent_ms = Some(now_ms);
+        self.send_on(setup, id, now_ms, &request, report, mesh)
     }
 
     pub(super) fn gateway(&mut self, setup: &Setup, id: u32, headers: &Headers) -> Next {
@@ -56,9 +56,9 @@ impl<H: Host> Vm<H> {
         if !setup.config.matching.matches(&request) {
             return self.leave(&request, mesh);
         }
-        let now_ns = self.host.now_ns();
+        let now_ms = self.now_ms();
         let identity = self.identify(setup, &request, headers, trusted);
-        let (Some(event), borrowed) = self.event_or_new(&identity, now_ns) else {
+        let (Some(event), borrowed) = self.event_or_new(&identity, now_ms) else {
             return self.leave(&request, mesh);
         };
         let mut report = stream::report(
@@ -69,8 +69,8 @@ impl<H: Host> Vm<H> {
             Side::Outbound,
             &mut self.metrics,
         );
-        report.sent_ms = Some(now_ns / 1_000_000);
-        self.send_on(setup, id, now_ns, &request, report, mesh)
+        report.sent_ms = Some(now_ms);
+        self.send_on(setup, id, now_ms, &request, report, mesh)
     }
 
     /// Rules on the request and sends it on its way.
@@ -78,12 +78,12 @@ impl<H: Host> Vm<H> {
         &mut self,
         setup: &Setup,
         id: u32,
-        now_ns: u64,
+        now_ms: u64,
         request: &Request<'_>,
         mut report: EventReport,
         mesh: bool,
     ) -> Next {
-        if self.obey(setup, now_ns, request, &mut report, false) == Next::Answered {
+        if self.obey(setup, now_ms, request, &mut report, false) == Next::Answered {
             return Next::Answered;
         }
         if mesh {
@@ -92,13 +92,13 @@ impl<H: Host> Vm<H> {
                 self.host
                     .set_header(HeaderMap::Request, names::EVENT_ID, event);
             }
-            let from = format!("{};t={}", setup.service(), now_ns / 1_000_000);
+            let from = format!("{};t={}", setup.service(), now_ms);
             self.host
                 .set_header(HeaderMap::Request, names::EVENT_FROM, from.as_bytes());
         } else {
             self.leave(request, false);
         }
-        let mut stream = Stream::new(report, request, now_ns);
+        let mut stream = Stream::new(report, request, now_ms);
         stream.host = request.host().into();
         stream.mesh = mesh;
         self.open(setup, id, stream);
@@ -107,18 +107,18 @@ impl<H: Host> Vm<H> {
 
     /// The event of an outbound request: the one it names, or the open one that a borrowed id of it means. One that matches
     /// no open event while there are some is a possible split.
-    fn open_event(&mut self, identity: &Identity<'_>, now_ns: u64) -> (Option<EventId>, bool) {
+    fn open_event(&mut self, identity: &Identity<'_>, now_ms: u64) -> (Option<EventId>, bool) {
         if identity.event.is_some() && !identity.borrowed {
             return (identity.event.clone(), false);
         }
-        let recall = |id: &[u8]| kin::recall(&self.host, now_ns / 1_000_000, Alias::of(id));
+        let recall = |id: &[u8]| kin::recall(&self.host, now_ms, Alias::of(id));
         if let Some(kin) = identity.aliases.iter().find_map(|alias| recall(alias)) {
             return (Some(kin.event), kin.borrowed);
         }
         if self.metrics.open(&self.host) > 0 {
             self.metrics.add(Counter::PossibleSplits, 1);
         }
-        self.event_or_new(identity, now_ns)
+        self.event_or_new(identity, now_ms)
     }
 
     /// Lets a request go that is no step. Out of the mesh it takes nothing of ours along.

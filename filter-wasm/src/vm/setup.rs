@@ -2,6 +2,7 @@
 
 use kaeru_protocol::{Reporter, ReporterId, ServiceName};
 
+use super::TICK_MS;
 use crate::config::{Config, Role, parse};
 use crate::host::{Host, Level};
 use crate::identity::Source;
@@ -52,10 +53,7 @@ impl Setup {
                 };
                 host.log(
                     Level::Info,
-                    &format!(
-                        "kaeru: {service} at {proxy}, reporter {me}, mode {:?}",
-                        config.mode
-                    ),
+                    &format!("kaeru: {service} at {proxy}, reporter {me}"),
                 );
                 let of_its_own = |source: &Source| matches!(source, Source::Header(_));
                 Self {
@@ -75,6 +73,11 @@ impl Setup {
                 }
             });
         (setup, complaints.len() as u64)
+    }
+
+    /// How often the root context ticks: often enough for the lease and the flushes.
+    pub(super) fn tick_ms(&self) -> u32 {
+        TICK_MS.min(self.config.flush_interval_ms)
     }
 
     /// The own service's name.

@@ -117,11 +117,13 @@ impl<H: Host> Vm<H> {
     fn known_load(&self) -> BTreeMap<Box<str>, f64> {
         let json = self.host.shared(LOAD).unwrap_or_default().value;
         let members = Value::parse(&json).and_then(Value::members);
-        let numbered = members
-            .into_iter()
-            .flatten()
-            .filter_map(|(name, value)| Some((name.into(), value.number()?)));
-        numbered.collect()
+        let mut load = BTreeMap::new();
+        for (name, value) in members.into_iter().flatten() {
+            if let Some(value) = value.number() {
+                load.insert(name.into(), value);
+            }
+        }
+        load
     }
 }
 

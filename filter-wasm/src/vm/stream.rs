@@ -13,7 +13,7 @@ use crate::{path, said};
 pub(super) struct Stream {
     /// As it will be reported, but for its ending.
     pub(super) report: Box<EventReport>,
-    pub(super) started_ns: u64,
+    pub(super) started_ms: u64,
     pub(super) grpc: bool,
     /// Inbound: the borrowed ids that mean this event.
     pub(super) aliases: Vec<Alias>,
@@ -31,10 +31,10 @@ pub(super) struct Stream {
 
 impl Stream {
     /// A request that is to be reported as `report`.
-    pub(super) fn new(report: EventReport, request: &Request<'_>, started_ns: u64) -> Self {
+    pub(super) fn new(report: EventReport, request: &Request<'_>, started_ms: u64) -> Self {
         Self {
             report: Box::new(report),
-            started_ns,
+            started_ms,
             grpc: request.grpc,
             aliases: Vec::new(),
             answers_caller: false,

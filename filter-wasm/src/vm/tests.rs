@@ -1,1 +1,7 @@
+//! Whole VMs, driven through the callbacks that Envoy makes.
 
+mod aggregator;
+mod hostile;
+mod requests;
+mod rig;
+mod verdicts;

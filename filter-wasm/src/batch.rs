@@ -69,8 +69,7 @@ fn write_event<'a>(json: &mut Writer, event: &'a EventReport, sent_ms: u64, call
     if event.side == Side::Outbound {
         json.key("side").text("outbound");
     }
-    // A word said by the status call belongs to no call.
-    if !event.call.method.is_empty() {
+    if event.call != Call::default() {
         json.key("call")
             .number(signed(calls.index(&event.call) as u64));
     }

@@ -1,26 +1,39 @@
-//! Second ids of open requests, known to every worker of the proxy: where a request carried a trace id beside its
-//! event id, an outbound request that brings only the trace id finds the event. Slots in shared data, the newest
-//! wins; what is lost by that shows as a possible split.
+//! What the proxy knows of its open requests' events, for every worker: the event that an id means, and its type. Where a
+//! request carried a trace id beside its event id, an outbound request that brings only the trace id finds the event.
+//! Slots in shared data, the newest wins; what is lost by that shows as a possible split.
 
-use kaeru_protocol::EventId;
+use kaeru_protocol::{EventId, EventType};
 
 use crate::fingerprint::fingerprint;
 use crate::host::Host;
 
-/// Slots: a proxy that takes 1,000 requests/s with two second ids each overwrites 3 % of them between two flushes,
-/// each of which writes those of open requests anew. At most 65,536 x (17 + 128 + about 100 bytes kept by Envoy) =
-/// 16 MiB, with ids of the usual 36 characters half of that.
+/// Slots: a proxy that takes 1,000 requests/s with two ids each overwrites 3 % of them between two flushes, each of which
+/// writes those of open requests anew. At most 65,536 x (18 + 256 + about 100 bytes kept by Envoy) = 24 MiB; with ids and
+/// types of usual length a third of that.
 const SLOTS: u64 = 65_536;
-/// How long after its last writing a second id is believed, ms: longer than any heartbeat, shorter than forever.
+/// How long after its last writing an id is believed, ms: longer than any heartbeat, shorter than forever.
 const KIN_LIFE_MS: u64 = 600_000;
 
-/// The event that a second id means.
+/// The event that an id means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kin {
     /// The event.
     pub event: EventId,
     /// Its id is borrowed.
     pub borrowed: bool,
+    /// Its type, as far as it is known here.
+    pub event_type: Option<EventType>,
+}
+
+impl Kin {
+    /// An event of which no more is known than its id.
+    pub fn unknown(event: EventId, borrowed: bool) -> Self {
+        Self {
+            event,
+            borrowed,
+            event_type: None,
+        }
+    }
 }
 
 /// Which slot an alias has, and how it is told from others of the same slot.
@@ -28,7 +41,7 @@ pub struct Kin {
 pub struct Alias(u64);
 
 impl Alias {
-    /// The alias of a second id.
+    /// The alias of an id.
     pub fn of(id: &[u8]) -> Self {
         Self(fingerprint(b"kin", id))
     }
@@ -38,12 +51,23 @@ impl Alias {
     }
 }
 
-/// Says that `alias` means `event`.
-pub fn remember(host: &impl Host, now_ms: u64, alias: Alias, event: &EventId, borrowed: bool) {
-    let mut value = Vec::with_capacity(17 + event.as_str().len());
+/// Says that `alias` means this event.
+pub fn remember(
+    host: &impl Host,
+    now_ms: u64,
+    alias: Alias,
+    event: &EventId,
+    borrowed: bool,
+    event_type: Option<&EventType>,
+) {
+    let event_type = event_type.map_or("", EventType::as_str);
+    let mut value = Vec::with_capacity(18 + event_type.len() + event.as_str().len());
     value.extend(alias.0.to_le_bytes());
     value.extend(now_ms.to_le_bytes());
     value.push(borrowed.into());
+    // A type has at most 128 bytes.
+    value.push(u8::try_from(event_type.len()).unwrap_or_default());
+    value.extend_from_slice(event_type.as_bytes());
     value.extend_from_slice(event.as_str().as_bytes());
     // The newest wins: no condition, so it cannot be refused for a reason that matters.
     let _ = host.set_shared(&alias.key(), &value, 0);
@@ -54,13 +78,15 @@ pub fn recall(host: &impl Host, now_ms: u64, alias: Alias) -> Option<Kin> {
     let value = host.shared(&alias.key())?.value;
     let (print, rest) = value.split_first_chunk::<8>()?;
     let (written, rest) = rest.split_first_chunk::<8>()?;
-    let (borrowed, event) = rest.split_first()?;
+    let (&[borrowed, len], rest) = rest.split_first_chunk::<2>()?;
+    let (event_type, event) = rest.split_at_checked(len.into())?;
     let age = now_ms.saturating_sub(u64::from_le_bytes(*written));
     if u64::from_le_bytes(*print) != alias.0 || age > KIN_LIFE_MS {
         return None;
     }
     Some(Kin {
         event: EventId::from_bytes(event).ok()?,
-        borrowed: *borrowed != 0,
+        borrowed: borrowed != 0,
+        event_type: EventType::from_bytes(event_type).ok(),
     })
 }

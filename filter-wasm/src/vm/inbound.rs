@@ -53,7 +53,11 @@ impl<H: Host> Vm<H> {
         }
         let mut stream = Stream::new(report, &request, now_ms);
         if stream.report.kind != Kind::Undo {
-            stream.aliases = identity.aliases.iter().map(|a| Alias::of(a)).collect();
+            let event = stream.report.event.as_str().as_bytes();
+            let ids = identity.aliases.iter().map(|alias| &**alias);
+            let ids = ids.chain((!identity.borrowed).then_some(event));
+            stream.aliases = ids.map(Alias::of).collect();
+            stream.event_type = stream::type_of(&stream.report, setup.service());
             self.remember_aliases(&stream, now_ms);
             self.hand_on(&request, &stream.report.event);
         }
@@ -180,11 +184,13 @@ impl<H: Host> Vm<H> {
         Next::Continue
     }
 
-    /// Tells all workers that the request's borrowed ids mean its event.
+    /// Tells all workers what the request's ids mean.
     pub(super) fn remember_aliases(&self, stream: &Stream, now_ms: u64) {
         let report = &stream.report;
+        let event_type = stream.event_type.as_ref();
         for alias in &stream.aliases {
-            kin::remember(&self.host, now_ms, *alias, &report.event, report.borrowed);
+            let (event, borrowed) = (&report.event, report.borrowed);
+            kin::remember(&self.host, now_ms, *alias, event, borrowed, event_type);
         }
     }
 

@@ -2,7 +2,7 @@
 //! the mesh, or bared of everything of ours on its way out of it.
 
 use kaeru_protocol::headers::{self as names, BAGGAGE_MEMBER};
-use kaeru_protocol::{Body, EventId, EventReport, Kind, Peer, Side, Word};
+use kaeru_protocol::{Body, EventId, EventReport, EventType, Kind, Peer, Side, Word};
 
 use super::setup::Setup;
 use super::stream::{self, Stream};
@@ -10,7 +10,7 @@ use super::{Next, Vm};
 use crate::answer::{self, Question};
 use crate::host::{HeaderMap, Headers, Host, Reply};
 use crate::identity::Identity;
-use crate::kin::{self, Alias};
+use crate::kin::{self, Alias, Kin};
 use crate::metrics::Counter;
 use crate::request::Request;
 use crate::{verdicts, w3c};
@@ -33,20 +33,24 @@ impl<H: Host> Vm<H> {
         }
         let now_ms = self.now_ms();
         let identity = self.identify(setup, &request, headers, true);
-        let (Some(event), borrowed) = self.open_event(&identity, now_ms) else {
+        let Some(kin) = self.open_event(&identity, now_ms) else {
             return self.leave(&request, mesh);
         };
         let mut report = stream::report(
             &request,
-            event,
-            borrowed,
+            kin.event,
+            kin.borrowed,
             Kind::Call,
             Side::Outbound,
             &mut self.metrics,
         );
         report.call.to = self.callee(&request);
         report.sent_ms = Some(now_ms);
-        self.send_on(setup, id, now_ms, &request, report, mesh)
+        if report.call.event_type.is_none() {
+            report.call.event_type = kin.event_type;
+        }
+        let event_type = report.call.event_type.clone();
+        self.send_on(setup, id, now_ms, &request, (report, event_type), mesh)
     }
 
     pub(super) fn gateway(&mut self, setup: &Setup, id: u32, headers: &Headers) -> Next {
@@ -70,7 +74,8 @@ impl<H: Host> Vm<H> {
             &mut self.metrics,
         );
         report.sent_ms = Some(now_ms);
-        self.send_on(setup, id, now_ms, &request, report, mesh)
+        let event_type = stream::type_of(&report, setup.service());
+        self.send_on(setup, id, now_ms, &request, (report, event_type), mesh)
     }
 
     /// Rules on the request and sends it on its way.
@@ -80,7 +85,7 @@ impl<H: Host> Vm<H> {
         id: u32,
         now_ms: u64,
         request: &Request<'_>,
-        mut report: EventReport,
+        (mut report, event_type): (EventReport, Option<EventType>),
         mesh: bool,
     ) -> Next {
         if self.obey(setup, now_ms, request, &mut report, false) == Next::Answered {
@@ -95,6 +100,11 @@ impl<H: Host> Vm<H> {
             let from = format!("{};t={}", setup.service(), now_ms);
             self.host
                 .set_header(HeaderMap::Request, names::EVENT_FROM, from.as_bytes());
+            let event_type = event_type.as_ref().map(|t| t.as_str().as_bytes());
+            if let Some(event_type) = event_type.filter(|t| request.event_type != Some(t)) {
+                self.host
+                    .set_header(HeaderMap::Request, names::EVENT_TYPE, event_type);
+            }
         } else {
             self.leave(request, false);
         }
@@ -107,18 +117,26 @@ impl<H: Host> Vm<H> {
 
     /// The event of an outbound request: the one it names, or the open one that a borrowed id of it means. One that matches
     /// no open event while there are some is a possible split.
-    fn open_event(&mut self, identity: &Identity<'_>, now_ms: u64) -> (Option<EventId>, bool) {
-        if identity.event.is_some() && !identity.borrowed {
-            return (identity.event.clone(), false);
-        }
+    fn open_event(&mut self, identity: &Identity<'_>, now_ms: u64) -> Option<Kin> {
         let recall = |id: &[u8]| kin::recall(&self.host, now_ms, Alias::of(id));
+        if let Some(event) = identity.event.as_ref().filter(|_| !identity.borrowed) {
+            let known = recall(event.as_str().as_bytes()).filter(|kin| kin.event == *event);
+            return Some(known.unwrap_or_else(|| Kin::unknown(event.clone(), false)));
+        }
         if let Some(kin) = identity.aliases.iter().find_map(|alias| recall(alias)) {
-            return (Some(kin.event), kin.borrowed);
+            return Some(kin);
         }
         if self.metrics.open(&self.host) > 0 {
             self.metrics.add(Counter::PossibleSplits, 1);
         }
-        self.event_or_new(identity, now_ms)
+        let (event, borrowed) = self.event_or_new(identity, now_ms);
+        Some(Kin::unknown(event?, borrowed))
+    }
+
+    /// The open event that a job means by an id.
+    fn meant(&self, event: EventId, now_ms: u64) -> Kin {
+        kin::recall(&self.host, now_ms, Alias::of(event.as_str().as_bytes()))
+            .unwrap_or_else(|| Kin::unknown(event, false))
     }
 
     /// Lets a request go that is no step. Out of the mesh it takes nothing of ours along.
@@ -179,10 +197,10 @@ impl<H: Host> Vm<H> {
                 word,
                 progress,
             } => {
-                let kin = kin::recall(&self.host, now_ms, Alias::of(event.as_str().as_bytes()));
-                let (event, borrowed) = kin.map_or((event, false), |k| (k.event, k.borrowed));
-                let mut report = EventReport::new(event, Kind::Word);
-                report.borrowed = borrowed;
+                let kin = self.meant(event, now_ms);
+                let mut report = EventReport::new(kin.event, Kind::Word);
+                report.borrowed = kin.borrowed;
+                report.call.event_type = kin.event_type;
                 report.ending.word = Some(word);
                 report.progress = progress;
                 self.metrics.add(Counter::Words, 1);
@@ -197,8 +215,7 @@ impl<H: Host> Vm<H> {
                 if verdicts::cursor(&self.host).is_none() {
                     return Next::Continue;
                 }
-                let kin = kin::recall(&self.host, now_ms, Alias::of(event.as_str().as_bytes()));
-                let event = kin.map_or(event, |k| k.event);
+                let event = self.meant(event, now_ms).event;
                 let entry = self.verdicts.find(&self.host, now_ms, &event);
                 self.metrics.add(Counter::VerdictsAnswered, 1);
                 let json = answer::verdict_json(&event, entry.as_ref());

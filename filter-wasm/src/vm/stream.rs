@@ -15,8 +15,10 @@ pub(super) struct Stream {
     pub(super) report: Box<EventReport>,
     pub(super) started_ms: u64,
     pub(super) grpc: bool,
-    /// Inbound: the borrowed ids that mean this event.
+    /// Inbound: the ids that mean this event.
     pub(super) aliases: Vec<Alias>,
+    /// Inbound: the event's type, for what the service calls.
+    pub(super) event_type: Option<EventType>,
     /// Inbound: the caller's proxy listens for `x-event-reported`.
     pub(super) answers_caller: bool,
     /// Outbound: the host that it goes to.
@@ -37,6 +39,7 @@ impl Stream {
             started_ms,
             grpc: request.grpc,
             aliases: Vec::new(),
+            event_type: None,
             answers_caller: false,
             host: Box::default(),
             mesh: false,
@@ -87,4 +90,16 @@ pub(super) fn report(
     };
     metrics.add(Counter::InvalidHeaders, invalid);
     report
+}
+
+/// The event's type: what was said, or at its entry what the aggregator will learn from it.
+pub(super) fn type_of(report: &EventReport, service: &str) -> Option<EventType> {
+    let call = &report.call;
+    match (&call.event_type, &call.from) {
+        (Some(said), _) => Some(said.clone()),
+        (None, None) => format!("{} {service} {}", call.method, call.path)
+            .parse()
+            .ok(),
+        (None, Some(_)) => None,
+    }
 }

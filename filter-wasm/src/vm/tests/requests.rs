@@ -1,6 +1,6 @@
 //! What requests become: headers handed on, reports made.
 
-use kaeru_protocol::{Kind, Outcome, Side};
+use kaeru_protocol::{EventType, Kind, Outcome, Side};
 
 use super::rig::{Ended, OK, Rig, START_MS, kinds};
 use crate::vm::Next;
@@ -108,6 +108,43 @@ fn a_second_id_finds_the_event_on_another_worker() {
     rig.end(0, open, &OK);
     assert_eq!(rig.flushed().len(), 2);
     assert_eq!(rig.proxy.metric("kaeru_possible_splits_total"), 0);
+}
+
+#[test]
+fn the_type_is_handed_on_as_it_was_said_or_will_be_learned() {
+    let mut rig = Rig::new(2, "");
+    let call = ":method: POST\n:path: /x\n:authority: backend\nx-event-id: e1";
+    for (said, handed) in [
+        ("x-event-type: order.placed", "x-event-type: order.placed"),
+        ("ce-type: com.shop.order", "x-event-type: com.shop.order"),
+        ("", "x-event-type: POST shop/web /orders/{id}"),
+        ("x-event-from: shop/front;t=1", "x-event-id: e1"),
+    ] {
+        let (open, _) = rig.begin(0, 1, &format!("{POST}x-event-id: e1\n{said}"), true);
+        let sent = rig.outbound(1, call, &OK);
+        assert!(sent.contains(handed), "{said}: {sent}");
+        assert_eq!(
+            sent.contains("x-event-type"),
+            handed.contains("x-event-type"),
+            "{sent}"
+        );
+        rig.end(0, open, &OK);
+        let reports = rig.flushed();
+        let (of_call, of_entry) = match reports[0].kind {
+            Kind::Call => (&reports[0], &reports[1]),
+            _ => (&reports[1], &reports[0]),
+        };
+        let typed = handed.strip_prefix("x-event-type: ");
+        assert_eq!(
+            of_call.call.event_type.as_ref().map(EventType::as_str),
+            typed
+        );
+        assert_eq!(
+            of_entry.call.event_type.is_some(),
+            said.contains("type"),
+            "learned by the aggregator"
+        );
+    }
 }
 
 #[test]
@@ -371,6 +408,6 @@ fn a_quick_request_costs_few_hostcalls() {
         ),
         &OK,
     );
-    // direction, headers, certificate, time, verdict, alias, parent off, gauge | headers, reported | gauge, time, flags, roll
-    assert_eq!(rig.host(0).hostcalls.get() - before, 14);
+    // direction, headers, certificate, time, verdict, parent off, two ids, gauge | headers, reported | gauge, time, flags, roll
+    assert_eq!(rig.host(0).hostcalls.get() - before, 15);
 }

@@ -19,8 +19,8 @@ pub enum Ruling {
     Pass,
     /// Let it through, and say that it would have been refused.
     WouldRefuse(DecisionId),
-    /// Let it through as the application's own compensation.
-    Cleanup(DecisionId),
+    /// Let it through as the application's own compensation, which may come before the decision does.
+    Cleanup(Option<DecisionId>),
     /// Let it through as an undo call.
     Undo(DecisionId),
     /// Refuse it.
@@ -29,25 +29,24 @@ pub enum Ruling {
 
 /// Rules on a request of an event with this verdict.
 pub fn rule(verdict: Option<VerdictEntry>, config: &Config, request: &Request<'_>) -> Ruling {
-    let Some(entry) = verdict.filter(|entry| entry.verdict == Verdict::RollBack) else {
-        return Ruling::Pass;
+    let verdict = verdict.filter(|entry| entry.verdict == Verdict::RollBack);
+    let undoes = |entry: &VerdictEntry| {
+        let id = request.undo.map(<[u8]>::trim_ascii);
+        id == Some(entry.decision.as_str().as_bytes())
     };
-    let mode = entry.mode.min(config.mode);
-    let undoes = request
-        .undo
-        .is_some_and(|id| id.trim_ascii() == entry.decision.as_str().as_bytes());
-    if mode == Mode::Off {
-        Ruling::Pass
-    } else if undoes {
-        Ruling::Undo(entry.decision)
-    } else if is_safe(request.method) {
-        Ruling::Pass
-    } else if config.pass.iter().any(|rule| rule.matches(request)) {
-        Ruling::Cleanup(entry.decision)
-    } else if mode == Mode::Shadow {
-        Ruling::WouldRefuse(entry.decision)
-    } else {
-        Ruling::Refuse(Box::new(entry))
+    let mode = match &verdict {
+        Some(entry) => entry.mode.min(config.mode),
+        None => Mode::Off,
+    };
+    match verdict {
+        Some(entry) if mode != Mode::Off && undoes(&entry) => Ruling::Undo(entry.decision),
+        _ if is_safe(request.method) => Ruling::Pass,
+        verdict if config.pass.iter().any(|rule| rule.matches(request)) => {
+            Ruling::Cleanup(verdict.map(|entry| entry.decision))
+        }
+        Some(entry) if mode == Mode::Shadow => Ruling::WouldRefuse(entry.decision),
+        Some(entry) if mode == Mode::Enforce => Ruling::Refuse(Box::new(entry)),
+        _ => Ruling::Pass,
     }
 }
 
@@ -185,7 +184,14 @@ mod tests {
                 "{method} {undo:?}"
             );
         }
-        let request = Request::default();
+        let request = Request {
+            method: b"POST",
+            path: b"/audit/1",
+            ..Request::default()
+        };
         assert_eq!(rule(None, &Config::default(), &request), Ruling::Pass);
+        // The application compensates before it hears of the decision.
+        let config = parse(pass.as_bytes()).0;
+        assert_eq!(rule(None, &config, &request), Ruling::Cleanup(None));
     }
 }

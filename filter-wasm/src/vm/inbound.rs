@@ -163,7 +163,7 @@ impl<H: Host> Vm<H> {
             Ruling::Cleanup(decision) => {
                 self.metrics.add(Counter::Cleanups, 1);
                 report.kind = Kind::Cleanup;
-                report.decision = Some(decision);
+                report.decision = decision;
             }
             Ruling::Undo(decision) => {
                 self.metrics.add(Counter::Undos, 1);

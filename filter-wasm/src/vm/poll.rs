@@ -25,6 +25,8 @@ pub(super) struct Poll {
     sent_ms: u64,
     not_before_ms: u64,
     swept_ms: u64,
+    /// The last page told to forget all before it.
+    began: bool,
     backoff: Backoff,
 }
 
@@ -119,7 +121,10 @@ impl<H: Host> Vm<H> {
         }
         self.poll.backoff.succeed();
         let held = now_ms.saturating_sub(self.poll.sent_ms) >= POLL_GAP_MS;
-        if written.taken == 0 && !page.more && !held {
+        // The first page comes at once and may be empty; a second such in a row is a sign of trouble.
+        let begins = page.reset && !self.poll.began;
+        self.poll.began = page.reset;
+        if written.taken == 0 && !page.more && !held && !begins {
             self.poll.not_before_ms = now_ms + POLL_GAP_MS;
         }
         self.poll(setup, root, now_ms);

@@ -118,11 +118,6 @@ impl Api {
         self.post(&format!("/v1/events/{id}/rollback"), body).await
     }
 
-    /// The verdict for an event.
-    pub async fn verdict(&self, id: &str) -> Result<VerdictView> {
-        self.get(&format!("/v1/events/{id}/verdict")).await
-    }
-
     /// All services.
     pub async fn services(&self) -> Result<Vec<ServiceSummary>> {
         let mut page: Value = self.get("/v1/services").await?;

@@ -190,13 +190,6 @@ impl Envoy {
         }
     }
 
-    /// All statistics whose names match a regular expression, one a line.
-    pub async fn stats(&self, pattern: &str) -> Result<String> {
-        let url = format!("http://{}/stats", self.sidecar.admin);
-        let text = self.http.get(url).query(&[("filter", pattern)]);
-        Ok(text.send().await?.error_for_status()?.text().await?)
-    }
-
     /// The end of its log.
     pub fn log_tail(&self) -> String {
         self.process.tail()

@@ -84,11 +84,6 @@ impl Program {
 }
 
 impl Process {
-    /// Its process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Sends a signal to the whole group.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill_process_group(self.group, signal).with_context(|| format!("signal {}", self.name))

@@ -54,7 +54,6 @@ pub struct World {
     /// The aggregators, one or two.
     pub aggregators: Vec<Aggregator>,
     _postgres: Option<Postgres>,
-    policy: PathBuf,
     /// Its configurations, logs and data.
     pub folder: PathBuf,
     /// Anyone, from outside the mesh.
@@ -116,7 +115,6 @@ impl World {
             services,
             aggregators,
             _postgres: postgres,
-            policy,
             folder,
             outside: Customer::outside()?,
             peer: Customer::peer(&authority.issue(shop::NAMESPACE, "till")?)?,
@@ -154,11 +152,6 @@ impl World {
     /// Where a service's sidecar takes requests.
     pub fn inbound(&self, role: Role) -> Result<SocketAddr> {
         Ok(self.sidecar(role)?.sidecar.inbound)
-    }
-
-    /// Puts another policy in force (once the aggregators have read it).
-    pub fn set_policy(&self, yaml: &str) -> Result<()> {
-        Ok(fs::write(&self.policy, yaml)?)
     }
 
     /// What really reached a service for an order.

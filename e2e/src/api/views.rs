@@ -1,7 +1,6 @@
 //! What the API shows, as far as the scenarios and the demo read it. Times stay text.
 
 use serde::Deserialize;
-use std::collections::BTreeMap;
 
 /// An event in a list.
 #[derive(Debug, Clone, Deserialize)]
@@ -15,8 +14,6 @@ pub struct Summary {
     pub state: String,
     /// Its id is a trace or request id.
     pub borrowed: bool,
-    /// Its id is shared by several entries.
-    pub shared: bool,
     /// The service that nobody in the mesh called.
     pub entry: Option<String>,
     /// Who takes part.
@@ -50,8 +47,6 @@ pub struct Event {
 pub struct Step {
     /// `namespace/name` or `host:<authority>`.
     pub service: String,
-    /// Outside the mesh.
-    pub external: bool,
     /// Nobody in the mesh called it.
     pub entry: bool,
     /// How it ended.
@@ -150,8 +145,6 @@ pub struct Decision {
     pub id: String,
     /// The event.
     pub event: String,
-    /// Grows with each change of the plan.
-    pub revision: u32,
     /// `live`, `contested` or `withdrawn`.
     pub state: String,
     /// Why.
@@ -208,11 +201,6 @@ pub struct PlanEntry {
 pub struct VerdictView {
     /// `proceed` or `roll_back`.
     pub verdict: String,
-    /// The decision behind it.
-    pub decision: Option<String>,
-    /// The mode in force.
-    #[serde(default)]
-    pub mode: Option<String>,
 }
 
 /// A service in the list.
@@ -231,8 +219,6 @@ pub struct ServiceSummary {
 pub struct Service {
     /// Its proxies.
     pub proxies: Vec<Proxy>,
-    /// Totals since it was first seen.
-    pub counts: BTreeMap<String, u64>,
 }
 
 /// One proxy.
@@ -246,8 +232,6 @@ pub struct Proxy {
     pub out_of_touch: bool,
     /// Requests open now.
     pub in_flight: u64,
-    /// Its VMs.
-    pub reporters: Vec<serde_json::Value>,
 }
 
 /// What was learned of one event type.

@@ -8,6 +8,7 @@
 //! | `propagation.rs` | whichever trace context services forward, the event is found; where none, it is seen |
 //! | `outage.rs` | without an aggregator the mesh works, remembers, and catches up |
 //! | `modes.rs` | `off`, `shadow`, `enforce`; gRPC; undo calls; what comes from outside |
+//! | `operator.rs` | a person demands a rollback, and takes it back |
 //! | `pair.rs` | two aggregators on one database are one |
 //! | `idle.rs` | a proxy states its status, idle or not, once and not per worker |
 
@@ -15,6 +16,7 @@ mod declined;
 mod goes_through;
 mod idle;
 mod modes;
+mod operator;
 mod outage;
 mod pair;
 mod propagation;

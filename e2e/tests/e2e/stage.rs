@@ -122,9 +122,14 @@ pub(crate) async fn doomed(world: &World, event_type: &str) -> Result<(String, D
     Ok((event, decision))
 }
 
-/// Waits until the sidecar of each of these services knows that the event must be rolled back. It is asked for the
-/// verdict, which does nothing to the event.
+/// Waits until the sidecar of each of these services knows that the event must be rolled back.
 pub(crate) async fn known(world: &World, roles: &[Role], event: &str) -> Result<()> {
+    told(world, roles, event, "roll_back").await
+}
+
+/// Waits until the sidecar of each of these services has this verdict for the event. It is asked for it, which does
+/// nothing to the event.
+pub(crate) async fn told(world: &World, roles: &[Role], event: &str, verdict: &str) -> Result<()> {
     let ask = Asked {
         method: "GET".into(),
         host: format!("{KAERU_HOST}:{KAERU_PORT}"),
@@ -133,9 +138,9 @@ pub(crate) async fn known(world: &World, roles: &[Role], event: &str) -> Result<
     };
     for role in roles {
         wait::until(&format!("the verdict at {}", role.name()), || async {
-            let told = world.call_from(*role, &ask).await?;
-            let verdict: VerdictView = serde_json::from_str(&told.body)?;
-            Ok(Seen::when(verdict.verdict == "roll_back", verdict))
+            let answer = world.call_from(*role, &ask).await?;
+            let seen: VerdictView = serde_json::from_str(&answer.body)?;
+            Ok(Seen::when(seen.verdict == verdict, seen))
         })
         .await?;
     }

@@ -1,46 +1,56 @@
 //! What the aggregator answers: receipts and pages of verdicts. Unknown members are ignored, and a verdict that this
 //! version cannot read is left out alone, so that an older filter survives a newer aggregator.
 
-use kaeru_protocol::{FeedCursor, Mode, Verdict, VerdictEntry, VerdictPage};
+use std::borrow::Cow;
 
-use crate::json::Value;
+use kaeru_protocol::{FeedCursor, Mode, Verdict, VerdictEntry, VerdictPage};
+use serde_json::Value;
+
+use crate::json;
 
 /// How many reports a receipt rejects; `None` if it is no receipt.
 pub fn rejected(body: &[u8]) -> Option<u64> {
-    let receipt = Value::parse(body)?;
-    receipt.get("accepted")?.whole()?;
+    let receipt = json::read(body)?;
+    receipt.get("accepted")?.as_u64()?;
     match receipt.get("rejected") {
         None => Some(0),
-        Some(rejected) => Some(rejected.items()?.count() as u64),
+        Some(rejected) => Some(rejected.as_array()?.len() as u64),
     }
 }
 
 /// A page of verdicts, of those that this version knows.
 pub fn verdicts(body: &[u8]) -> Option<VerdictPage> {
-    let page = Value::parse(body)?;
-    let cursor: FeedCursor = page.get("cursor")?.text()?.parse().ok()?;
-    let is = |key| page.get(key).and_then(Value::boolean).unwrap_or_default();
+    let page = json::read(body)?;
+    let cursor: FeedCursor = page.get("cursor")?.as_str()?.parse().ok()?;
+    let is = |key| page.get(key).and_then(Value::as_bool).unwrap_or_default();
     Some(VerdictPage {
         cursor,
         reset: is("reset"),
         more: is("more"),
-        verdicts: page.get("verdicts")?.items()?.filter_map(entry).collect(),
+        verdicts: page
+            .get("verdicts")?
+            .as_array()?
+            .iter()
+            .filter_map(entry)
+            .collect(),
     })
 }
 
-fn entry(value: Value<'_>) -> Option<VerdictEntry> {
-    let text = |key| value.get(key).and_then(Value::text);
+fn entry(value: &Value) -> Option<VerdictEntry> {
+    let text = |key| value.get(key).and_then(Value::as_str);
     Some(VerdictEntry {
         event: text("event")?.parse().ok()?,
-        verdict: match &*text("verdict")? {
+        verdict: match text("verdict")? {
             "roll_back" => Verdict::RollBack,
             "proceed" => Verdict::Proceed,
             _ => return None,
         },
         decision: text("decision")?.parse().ok()?,
         failed: text("failed").and_then(|peer| peer.parse().ok()),
-        mode: text("mode").map(Mode::from).unwrap_or_default(),
-        ttl_ms: value.get("ttl_ms")?.whole()?,
+        mode: text("mode")
+            .map(|mode| Mode::from(Cow::from(mode)))
+            .unwrap_or_default(),
+        ttl_ms: value.get("ttl_ms")?.as_u64()?,
     })
 }
 

@@ -49,6 +49,6 @@ pub mod limits {
     pub const LOAD_VALUES_MAX: usize = 16;
     /// Reporters one proxy status may name: more than a proxy has VMs.
     pub const REPORTERS_MAX: usize = 256;
-    /// Verdicts on one page: 100 bytes each, so a page stays below 1 MiB.
-    pub const PAGE_VERDICTS_MAX: usize = 8_192;
+    /// Verdicts on one page: about 1 KB each as a proxy reads them, so a page takes 1 MiB of its VM.
+    pub const PAGE_VERDICTS_MAX: usize = 1_024;
 }

@@ -75,7 +75,7 @@ pub struct VerdictPage {
     /// There is more behind the cursor: ask again at once.
     #[serde(default)]
     pub more: bool,
-    /// The verdicts; a later one of the same event replaces an earlier one. At most 8,192.
+    /// The verdicts; a later one of the same event replaces an earlier one. At most 1,024.
     pub verdicts: Vec<VerdictEntry>,
 }
 

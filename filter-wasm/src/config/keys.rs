@@ -1,17 +1,16 @@
 //! From JSON to [`Config`], key by key. Istio keeps numbers as doubles, so `5` and `5.0` are the same.
 
-use std::borrow::Cow;
-
 use kaeru_protocol::Mode;
+use serde_json::{Map, Value};
 
 use super::{Config, Match, Pattern, Role, Rule};
 use crate::identity::Source;
-use crate::json::Value;
+use crate::json;
 
 /// Entries of one list in the configuration.
 const LIST_MAX: usize = 64;
-/// Keys of one object in the configuration.
-const KEYS_MAX: usize = 256;
+/// Unknown keys of one object that are complained of.
+const UNKNOWN_MAX: usize = 64;
 
 /// Compiles a configuration, and says in words what of it is wrong. No bytes are an empty configuration.
 pub fn parse(bytes: &[u8]) -> (Config, Vec<String>) {
@@ -20,7 +19,7 @@ pub fn parse(bytes: &[u8]) -> (Config, Vec<String>) {
     if bytes.trim_ascii().is_empty() {
         return (config, complaints);
     }
-    let Some(members) = Value::parse(bytes).and_then(Value::members) else {
+    let Some(Value::Object(members)) = json::read(bytes) else {
         complaints.push("configuration is not a JSON object; all defaults are used".into());
         return (config, complaints);
     };
@@ -31,47 +30,46 @@ pub fn parse(bytes: &[u8]) -> (Config, Vec<String>) {
 }
 
 /// The keys of one object, taken one by one; what is left at the end is unknown.
-struct Keys<'a> {
+struct Keys {
     within: &'static str,
-    members: Vec<(Cow<'a, str>, Value<'a>)>,
+    members: Map<String, Value>,
     complaints: Vec<String>,
 }
 
-impl<'a> Keys<'a> {
-    fn new(within: &'static str, members: impl Iterator<Item = (Cow<'a, str>, Value<'a>)>) -> Self {
+impl Keys {
+    fn new(within: &'static str, members: Map<String, Value>) -> Self {
         Self {
             within,
-            members: members.take(KEYS_MAX).collect(),
+            members,
             complaints: Vec::new(),
         }
-    }
-
-    /// Takes a member out; of one that stands twice the last counts.
-    fn remove(&mut self, name: &str) -> Option<Value<'a>> {
-        let value = self.members.iter().rfind(|(key, _)| key == name)?.1;
-        self.members.retain(|(key, _)| key != name);
-        Some(value)
     }
 
     fn read(&mut self, config: &mut Config) {
         let c = config;
         self.take("mode", "off, shadow or enforce", &mut c.mode, mode);
         self.take("service", "namespace/name", &mut c.service, |v| {
-            v.text()?.parse().ok().map(Some)
+            v.as_str()?.parse().ok().map(Some)
         });
         self.take("proxy", "1 to 256 characters", &mut c.proxy, |v| {
-            let name = v.text()?;
+            let name = v.as_str()?;
             (!name.is_empty() && name.len() <= 256).then(|| Some(name.into()))
         });
-        match self.remove("role").map(Value::text) {
-            None => {}
-            Some(Some(role)) if role == "auto" => c.role = None,
-            Some(Some(role)) if role == "inbound" => c.role = Some(Role::Inbound),
-            Some(Some(role)) if role == "outbound" => c.role = Some(Role::Outbound),
-            Some(Some(role)) if role == "gateway" => c.role = Some(Role::Gateway),
-            Some(_) => self.complain("role", "auto, inbound, outbound or gateway"),
-        }
-        let name = |v: Value<'a>| v.text().filter(|t| !t.is_empty()).map(Box::from);
+        self.take(
+            "role",
+            "auto, inbound, outbound or gateway",
+            &mut c.role,
+            |v| {
+                Some(match v.as_str()? {
+                    "auto" => None,
+                    "inbound" => Some(Role::Inbound),
+                    "outbound" => Some(Role::Outbound),
+                    "gateway" => Some(Role::Gateway),
+                    _ => return None,
+                })
+            },
+        );
+        let name = |v: &Value| v.as_str().filter(|t| !t.is_empty()).map(Box::from);
         let a_name = "a name";
         self.take(
             "aggregator_cluster",
@@ -87,7 +85,7 @@ impl<'a> Keys<'a> {
         );
         let listed = "a list of at most 64 texts";
         self.take("id_sources", listed, &mut c.id_sources, |v| {
-            let names: Vec<_> = texts(v)?.iter().map(|t| Source::of_header(t)).collect();
+            let names: Vec<_> = texts(v)?.into_iter().map(Source::of_header).collect();
             (!names.is_empty()).then_some(names)
         });
         self.take("mesh_hosts", listed, &mut c.mesh_hosts, patterns);
@@ -95,7 +93,7 @@ impl<'a> Keys<'a> {
             "trust_plaintext",
             "true or false",
             &mut c.trust_plaintext,
-            Value::boolean,
+            Value::as_bool,
         );
         self.take("trust_ids_from", listed, &mut c.trust_ids_from, patterns);
         self.read_rules(c);
@@ -116,22 +114,22 @@ impl<'a> Keys<'a> {
     }
 
     fn read_rules(&mut self, config: &mut Config) {
-        if let Some(value) = self.remove("match") {
-            match value.members() {
-                Some(members) => {
+        if let Some(value) = self.members.remove("match") {
+            match value {
+                Value::Object(members) => {
                     let mut keys = Self::new("match.", members);
                     config.matching = keys.matching();
                     keys.finish(&mut self.complaints);
                 }
-                None => self.complain("match", "an object"),
+                _ => self.complain("match", "an object"),
             }
         }
-        if let Some(value) = self.remove("pass") {
-            match list(value) {
-                Some(rules) => {
+        if let Some(value) = self.members.remove("pass") {
+            match value {
+                Value::Array(rules) if rules.len() <= LIST_MAX => {
                     config.pass = rules.into_iter().filter_map(|r| self.pass(r)).collect();
                 }
-                None => self.complain("pass", "a list of at most 64 objects"),
+                _ => self.complain("pass", "a list of at most 64 objects"),
             }
         }
     }
@@ -147,8 +145,8 @@ impl<'a> Keys<'a> {
     }
 
     /// One entry of `pass`; one that names nothing would let everything through, so it counts as wrong.
-    fn pass(&mut self, value: Value<'a>) -> Option<Rule> {
-        let Some(members) = value.members() else {
+    fn pass(&mut self, value: Value) -> Option<Rule> {
+        let Value::Object(members) = value else {
             self.complain("pass", "a list of at most 64 objects");
             return None;
         };
@@ -177,7 +175,7 @@ impl<'a> Keys<'a> {
     fn number<T: TryFrom<u32>>(&mut self, name: &str, slot: &mut T, min: u32, max: u32) {
         let rule = format!("a whole number from {min} to {max}");
         self.take(name, &rule, slot, |value| {
-            let number = u32::try_from(value.whole()?).ok()?;
+            let number = u32::try_from(whole(value)?).ok()?;
             let within = (min..=max).contains(&number);
             within.then(|| T::try_from(number).ok()).flatten()
         });
@@ -188,9 +186,9 @@ impl<'a> Keys<'a> {
         name: &str,
         rule: &str,
         slot: &mut T,
-        parse: impl FnOnce(Value<'a>) -> Option<T>,
+        parse: impl FnOnce(&Value) -> Option<T>,
     ) {
-        match self.remove(name).map(parse) {
+        match self.members.remove(name).as_ref().map(parse) {
             None => {}
             Some(Some(value)) => *slot = value,
             Some(None) => self.complain(name, rule),
@@ -206,29 +204,38 @@ impl<'a> Keys<'a> {
 
     fn finish(self, complaints: &mut Vec<String>) {
         complaints.extend(self.complaints);
-        for (key, _) in &self.members {
+        for key in self.members.keys().take(UNKNOWN_MAX) {
             let within = self.within;
             complaints.push(format!("configuration key \"{within}{key}\" is unknown"));
         }
     }
 }
 
-fn list(value: Value<'_>) -> Option<Vec<Value<'_>>> {
-    let list: Vec<_> = value.items()?.take(LIST_MAX + 1).collect();
-    (list.len() <= LIST_MAX).then_some(list)
+fn texts(value: &Value) -> Option<Vec<&str>> {
+    let list = value.as_array().filter(|list| list.len() <= LIST_MAX)?;
+    list.iter().map(Value::as_str).collect()
 }
 
-fn texts(value: Value<'_>) -> Option<Vec<Cow<'_, str>>> {
-    list(value)?.into_iter().map(Value::text).collect()
+fn patterns(value: &Value) -> Option<Vec<Pattern>> {
+    Some(texts(value)?.into_iter().map(Pattern::new).collect())
 }
 
-fn patterns(value: Value<'_>) -> Option<Vec<Pattern>> {
-    let texts = texts(value)?;
-    Some(texts.iter().map(|text| Pattern::new(text)).collect())
+/// A whole number, as an integer or as a double.
+fn whole(value: &Value) -> Option<u64> {
+    value.as_u64().or_else(|| {
+        let number = value.as_f64()?;
+        let whole = (0.0..9_007_199_254_740_992.0).contains(&number) && number.fract() == 0.0;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a whole number from 0 to 2^53"
+        )]
+        whole.then_some(number as u64)
+    })
 }
 
-fn mode(value: Value<'_>) -> Option<Mode> {
-    Some(match &*value.text()? {
+fn mode(value: &Value) -> Option<Mode> {
+    Some(match value.as_str()? {
         "off" => Mode::Off,
         "shadow" => Mode::Shadow,
         "enforce" => Mode::Enforce,

@@ -1,7 +1,7 @@
 //! The two readable forms.
 
 use super::{Load, Malformed};
-use crate::json::Value;
+use crate::json;
 
 /// `name=value` (older: `name:value`), by commas.
 pub(super) fn read_text(payload: &[u8]) -> Result<Load, Malformed> {
@@ -17,17 +17,17 @@ pub(super) fn read_text(payload: &[u8]) -> Result<Load, Malformed> {
 
 /// The protobuf's JSON form; unknown fields are refused, as Envoy does.
 pub(super) fn read_json(payload: &[u8]) -> Result<Load, Malformed> {
-    let fields = Value::parse(payload).and_then(Value::members);
+    let fields = json::read(payload).ok_or(Malformed)?;
     let mut load = Load::default();
-    for (name, value) in fields.ok_or(Malformed)? {
-        match value.members() {
+    for (name, value) in fields.as_object().ok_or(Malformed)? {
+        match value.as_object() {
             Some(members) => {
                 for (key, value) in members {
-                    let value = value.number().ok_or(Malformed)?;
+                    let value = value.as_f64().ok_or(Malformed)?;
                     load.take(&format!("{name}.{key}"), value)?;
                 }
             }
-            None => load.take(&name, value.number().ok_or(Malformed)?)?,
+            None => load.take(name, value.as_f64().ok_or(Malformed)?)?,
         }
     }
     Ok(load)

@@ -9,8 +9,8 @@ use crate::host::{Headers, Host, Level, Outcall};
 use crate::metrics::Counter;
 use crate::{page, verdicts};
 
-/// Bytes of a page that are read: 8,192 verdicts of at most 250 bytes.
-const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of a page that are read: 1,024 verdicts of at most 800 bytes.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// How much longer than it may be held a poll may take, ms.
 const POLL_GRACE_MS: u32 = 5_000;
 /// An answer without verdicts that came sooner than this was not held: the next poll waits that long, ms.

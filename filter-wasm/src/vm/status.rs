@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use kaeru_protocol::limits::LOAD_VALUES_MAX;
 use kaeru_protocol::{Body, Counts, ProxyStatus, ReporterMark};
+use serde_json::Value;
 
 use super::Vm;
 use super::setup::Setup;
 use crate::host::Host;
-use crate::json::{Value, Writer};
+use crate::json::{self, Writer};
 use crate::metrics::Counter;
 use crate::roll;
 
@@ -116,14 +117,11 @@ impl<H: Host> Vm<H> {
 
     fn known_load(&self) -> BTreeMap<Box<str>, f64> {
         let json = self.host.shared(LOAD).unwrap_or_default().value;
-        let members = Value::parse(&json).and_then(Value::members);
-        let mut load = BTreeMap::new();
-        for (name, value) in members.into_iter().flatten() {
-            if let Some(value) = value.number() {
-                load.insert(name.into(), value);
-            }
-        }
-        load
+        let values = json::read(&json);
+        let values = values.as_ref().and_then(Value::as_object);
+        let number =
+            |(name, value): (&String, &Value)| Some((name.as_str().into(), value.as_f64()?));
+        values.into_iter().flatten().filter_map(number).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! When to try again after a failure: later each time, never two proxies in step.
 
-/// The first wait, ms: with the doubling below, one proxy's leader and four workers make 5 connects in the first
+/// The first wait, ms: with the doubling below, one proxy's poll, main thread and four workers make 6 connects in the first
 /// second without an aggregator and fewer than one a second from the tenth on.
 const FIRST_MS: u64 = 1_000;
 /// The longest wait, ms: how late after an outage the first report may come.

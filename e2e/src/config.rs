@@ -25,7 +25,8 @@ pub struct Parts {
 impl Parts {
     /// Finds them, or says in words what is missing and what makes it.
     pub fn find() -> Result<Self> {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let workspace = here.parent().unwrap_or(here);
         let program = std::env::current_exe().context("where this program is")?;
         let mut built = program.parent().unwrap_or(Path::new("."));
         if built.ends_with("deps") {

@@ -26,6 +26,16 @@ use kaeru_protocol::{
 
 use crate::{Decision, Fact, Flow, Judgement, Loss, Now, Policy, ReportKey, Span, Trace, judge};
 
+/// What rules say of an event that gives them nothing to look at; not told.
+const NOTHING: [&str; 6] = [
+    "no operator demands it",
+    "no service says `failed`",
+    "no answer has a status that the policy calls fatal",
+    "nothing is open",
+    "the event has no deadline",
+    "not in force yet: flows are learned, not yet acted on",
+];
+
 /// A case: its facts in order, and the moments at which it is judged.
 #[derive(Debug, Default)]
 pub(crate) struct Case {
@@ -171,19 +181,13 @@ fn tell_judgement(judgement: &Judgement, trace: &Trace, at_ms: u64, told: &mut S
         write!(told, ", look again after {}", wake_ms - at_ms).unwrap();
     }
     told.push('\n');
-    match &judgement.decision {
-        Some(decision) => write!(told, "{decision}").unwrap(),
-        None => {
-            for considered in &judgement.considered {
-                let boring = matches!(
-                    considered.rule,
-                    crate::Rule::Operator | crate::Rule::Learned
-                );
-                if !boring || considered.fired {
-                    writeln!(told, "  {}: {}", considered.rule, considered.why).unwrap();
-                }
-            }
-        }
+    if let Some(decision) = &judgement.decision {
+        write!(told, "{decision}").unwrap();
+        return;
+    }
+    let telling = |why: &str| !NOTHING.contains(&why);
+    for considered in judgement.considered.iter().filter(|c| telling(&c.why)) {
+        writeln!(told, "  {}: {}", considered.rule, considered.why).unwrap();
     }
 }
 

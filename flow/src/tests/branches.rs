@@ -15,17 +15,9 @@ fn a_consumer_whose_call_fails_rolls_nothing_back() {
         ),
         &expect![[r#"
             3000: succeeded, settled
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web succeeded
-              stalled: nothing is open
-              deadline: the event has no deadline
             7000: succeeded, settled
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web succeeded
-              stalled: nothing is open
-              deadline: the event has no deadline
         "#]],
     );
 }
@@ -36,13 +28,10 @@ fn a_word_from_a_branch_counts_only_where_it_is_required() {
     check(
         &case,
         &expect![[r#"
-        100: running, look again after 1945
-          word: shop/consumer says `failed`, in a branch that a queue handed over and the policy does not require
-          fatal: no answer has a status that the policy calls fatal
-          entry: the entry shop/web succeeded
-          stalled: nothing is open
-          deadline: the event has no deadline
-    "#]],
+            100: running, look again after 1945
+              word: shop/consumer says `failed`, in a branch that a queue handed over and the policy does not require
+              entry: the entry shop/web succeeded
+        "#]],
     );
     let required = for_service(
         "consumer",
@@ -72,11 +61,7 @@ fn an_event_without_an_entry_is_doomed_by_a_word() {
         "consumer>mail POST /send ok; consumer>mail POST /send 500; ? 3000; consumer says failed at=4000; ? 4010",
         &expect![[r#"
             3000: succeeded, settled
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: no call that began the event was reported
-              stalled: nothing is open
-              deadline: the event has no deadline
             4010: rolling_back, look again after 1995
             roll back, revision 1: shop/consumer says that the event failed for good
               because shop/consumer said `failed` (000007ffec078cfd/1)
@@ -93,10 +78,7 @@ fn a_service_that_takes_no_part_dooms_nothing() {
         &expect![[r#"
             30: running, look again after 1995
               word: shop/stranger says `failed`, but takes no part in the event
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web succeeded
-              stalled: nothing is open
-              deadline: the event has no deadline
         "#]],
     );
 }

@@ -13,17 +13,9 @@ fn an_order_goes_through() {
          web>backend POST /pay ok; web POST /orders ok; ? 60; ? 2100",
         &expect![[r#"
             60: running, look again after 1995
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web succeeded
-              stalled: nothing is open
-              deadline: the event has no deadline
             2100: succeeded, settled
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web succeeded
-              stalled: nothing is open
-              deadline: the event has no deadline
         "#]],
     );
 }
@@ -80,13 +72,9 @@ fn a_fatal_status_of_an_external_host_counts_as_its_caller_saw_it() {
     check(
         case,
         &expect![[r#"
-        30: running, look again after 1995
-          word: no service says `failed`
-          fatal: no answer has a status that the policy calls fatal
-          entry: no call that began the event was reported
-          stalled: nothing is open
-          deadline: the event has no deadline
-    "#]],
+            30: running, look again after 1995
+              entry: no call that began the event was reported
+        "#]],
     );
     // A caller never speaks for a service of the mesh.
     let case = "backend=>db-api POST /items 402; ? 30";
@@ -94,13 +82,9 @@ fn a_fatal_status_of_an_external_host_counts_as_its_caller_saw_it() {
         case,
         &for_service("db-api", fatal("402")),
         &expect![[r#"
-        30: running, look again after 1985
-          word: no service says `failed`
-          fatal: no answer has a status that the policy calls fatal
-          entry: no call that began the event was reported
-          stalled: nothing is open
-          deadline: the event has no deadline
-    "#]],
+            30: running, look again after 1985
+              entry: no call that began the event was reported
+        "#]],
     );
 }
 
@@ -110,17 +94,9 @@ fn an_entry_that_fails_waits_for_a_retry() {
         "web>backend POST /pay ok; web POST /orders 500; ? 30; ? 1024; ? 1025",
         &expect![[r#"
             30: running, look again after 995
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web failed; it may be tried again within 1000 ms
-              stalled: nothing is open
-              deadline: the event has no deadline
             1024: running, look again after 1
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web failed; it may be tried again within 1000 ms
-              stalled: nothing is open
-              deadline: the event has no deadline
             1025: rolling_back, look again after 1000
             roll back, revision 1: the entry shop/web failed and was not tried again in time
               because shop/web ended POST /orders with 500 (000000000004f9ed/1)
@@ -137,29 +113,14 @@ fn an_entry_that_is_tried_again_in_time_dooms_nothing() {
          web POST /orders ok at=1200 took=700 of=x; ? 1300; ? 3300",
         &expect![[r#"
             30: running, look again after 995
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web failed; it may be tried again within 1000 ms
-              stalled: nothing is open
-              deadline: the event has no deadline
             1100: running, look again after 1405
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web is still open
               stalled: shop/web is open and heard of
-              deadline: the event has no deadline
             1300: running, look again after 1905
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web succeeded
-              stalled: nothing is open
-              deadline: the event has no deadline
             3300: succeeded, settled
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web succeeded
-              stalled: nothing is open
-              deadline: the event has no deadline
         "#]],
     );
 }
@@ -184,17 +145,9 @@ fn a_client_that_went_away_dooms_nothing_by_itself() {
         "web>backend POST /pay ok; web POST /orders gone; ? 1100; ? 2100",
         &expect![[r#"
             1100: running, look again after 925
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the client went away, which dooms nothing by itself
-              stalled: nothing is open
-              deadline: the event has no deadline
             2100: abandoned, settled
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the client went away, which dooms nothing by itself
-              stalled: nothing is open
-              deadline: the event has no deadline
         "#]],
     );
 }
@@ -205,17 +158,9 @@ fn a_rejection_without_effects_is_a_failure_and_feeds_nothing() {
         "web>backend POST /pay no; web POST /orders 404; ? 1100; ? 2100",
         &expect![[r#"
             1100: running, look again after 925
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web rejected the event; it may be tried again within 2000 ms
-              stalled: nothing is open
-              deadline: the event has no deadline
             2100: failed, settled
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web rejected the event and nothing is left to undo
-              stalled: nothing is open
-              deadline: the event has no deadline
         "#]],
     );
 }
@@ -226,11 +171,7 @@ fn a_rejection_with_effects_dooms() {
         "backend>db POST /rows ok; web>backend POST /pay no; web POST /orders no; ? 1100; ? 2100",
         &expect![[r#"
             1100: running, look again after 935
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web rejected the event; it may be tried again within 2000 ms
-              stalled: nothing is open
-              deadline: the event has no deadline
             2100: rolling_back, settled
             roll back, revision 1: the entry shop/web rejected the event after other steps had taken effect
               because shop/web ended POST /orders with 409 (000000000004f9ed/1)
@@ -247,17 +188,9 @@ fn a_failure_below_the_entry_is_not_yet_doom() {
         "web>backend POST /pay 503; ? 30; web>backend POST /pay ok try=2; web POST /orders ok; ? 2100",
         &expect![[r#"
             30: running, look again after 1985
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: no call that began the event was reported
-              stalled: nothing is open
-              deadline: the event has no deadline
             2100: succeeded, settled
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web succeeded
-              stalled: nothing is open
-              deadline: the event has no deadline
         "#]],
     );
 }
@@ -268,8 +201,6 @@ fn a_deadline_passes_while_a_step_runs() {
         "web POST /orders open deadline=1 took=10 in=100 due=1000; backend>db POST /rows ok; ? 500; ? 1091",
         &expect![[r#"
             500: running, look again after 590
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web is still open
               stalled: shop/web is open and heard of
               deadline: its 1000 ms are not over
@@ -285,8 +216,6 @@ fn a_deadline_passes_while_a_step_runs() {
         "web POST /orders open deadline=5 took=10 in=100 due=1000; ? 5091",
         &expect![[r#"
             5091: running, look again after 1000
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web is still open
               stalled: shop/web is out of touch, which dooms nothing by itself
               deadline: its time is up, but what is open is out of touch
@@ -296,13 +225,9 @@ fn a_deadline_passes_while_a_step_runs() {
     check(
         "web POST /orders ok deadline=1; ? 5000",
         &expect![[r#"
-        5000: succeeded, settled
-          word: no service says `failed`
-          fatal: no answer has a status that the policy calls fatal
-          entry: the entry shop/web succeeded
-          stalled: nothing is open
-          deadline: nothing is open
-    "#]],
+            5000: succeeded, settled
+              entry: the entry shop/web succeeded
+        "#]],
     );
 }
 
@@ -317,8 +242,6 @@ fn a_policy_can_give_a_deadline() {
         &global(layer),
         &expect![[r#"
             1000: running, look again after 1010
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web is still open
               stalled: shop/web is open and heard of
               deadline: its 2000 ms are not over
@@ -341,36 +264,27 @@ fn a_step_stalls_when_its_proxy_reports_but_no_longer_names_it() {
         case,
         &heard(3_100),
         &expect![[r#"
-        3000: running, look again after 100
-          word: no service says `failed`
-          fatal: no answer has a status that the policy calls fatal
-          entry: the entry shop/worker is still open
-          stalled: shop/worker is open and heard of
-          deadline: the event has no deadline
-        3100: rolling_back
-        roll back, revision 1: shop/worker stalled: its proxy still reports but no longer names the running step
-          because shop/worker was last named running here, then no more (0000000243adf245/1)
-          undo shop/worker (maybe)
-    "#]],
+            3000: running, look again after 100
+              entry: the entry shop/worker is still open
+              stalled: shop/worker is open and heard of
+            3100: rolling_back
+            roll back, revision 1: shop/worker stalled: its proxy still reports but no longer names the running step
+              because shop/worker was last named running here, then no more (0000000243adf245/1)
+              undo shop/worker (maybe)
+        "#]],
     );
     // Silent proxies doom nothing …
     check_in(
         case,
         &heard(3_099),
         &expect![[r#"
-        3000: running, look again after 100
-          word: no service says `failed`
-          fatal: no answer has a status that the policy calls fatal
-          entry: the entry shop/worker is still open
-          stalled: shop/worker is open and heard of
-          deadline: the event has no deadline
-        3100: running, look again after 1000
-          word: no service says `failed`
-          fatal: no answer has a status that the policy calls fatal
-          entry: the entry shop/worker is still open
-          stalled: shop/worker is out of touch, which dooms nothing by itself
-          deadline: the event has no deadline
-    "#]],
+            3000: running, look again after 100
+              entry: the entry shop/worker is still open
+              stalled: shop/worker is open and heard of
+            3100: running, look again after 1000
+              entry: the entry shop/worker is still open
+              stalled: shop/worker is out of touch, which dooms nothing by itself
+        "#]],
     );
     // … unless the policy says so.
     let mut setting = for_service(
@@ -386,11 +300,8 @@ fn a_step_stalls_when_its_proxy_reports_but_no_longer_names_it() {
         &setting,
         &expect![[r#"
             3100: running, look again after 1000
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/worker is still open
               stalled: shop/worker is out of touch
-              deadline: the event has no deadline
             4100: rolling_back
             roll back, revision 1: shop/worker is out of touch with a step running, which the policy counts as a stall
               because the proxy of shop/worker was last heard of here (0000000243adf245/1)
@@ -413,34 +324,28 @@ fn a_job_that_said_running_owes_a_word() {
         "worker POST /jobs 202 word=running; ? 99999",
         &expect![[r#"
             99999: running
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/worker is still open
               stalled: shop/worker said `running`, and the policy lets it be silent
-              deadline: the event has no deadline
         "#]],
     );
     check_in(
         case,
         &patient,
         &expect![[r#"
-        4000: running, look again after 1015
-          word: no service says `failed`
-          fatal: no answer has a status that the policy calls fatal
-          entry: the entry shop/worker is still open
-          stalled: shop/worker said `running` and may be silent for 5000 ms
-          deadline: the event has no deadline
-        5015: rolling_back
-        roll back, revision 1: shop/worker stalled: it said `running` and has been silent longer than the policy allows
-          because the last word of shop/worker was `running` (0000000243adf245/1)
-          undo shop/worker (maybe)
-        5030: rolling_back, look again after 1995
-        roll back, revision 2: shop/worker stalled: it said `running` and has been silent longer than the policy allows
-          because the last word of shop/worker was `running` (0000000243adf245/1)
-          undo shop/worker (yes)
-        8000: rolling_back, settled
-          stalled: shop/worker stalled: it said `running` and has been silent longer than the policy allows
-    "#]],
+            4000: running, look again after 1015
+              entry: the entry shop/worker is still open
+              stalled: shop/worker said `running` and may be silent for 5000 ms
+            5015: rolling_back
+            roll back, revision 1: shop/worker stalled: it said `running` and has been silent longer than the policy allows
+              because the last word of shop/worker was `running` (0000000243adf245/1)
+              undo shop/worker (maybe)
+            5030: rolling_back, look again after 1995
+            roll back, revision 2: shop/worker stalled: it said `running` and has been silent longer than the policy allows
+              because the last word of shop/worker was `running` (0000000243adf245/1)
+              undo shop/worker (yes)
+            8000: rolling_back, settled
+              stalled: shop/worker stalled: it said `running` and has been silent longer than the policy allows
+        "#]],
     );
     check_in(
         "worker POST /jobs 202 word=running; worker says running at=4000; ? 5015
@@ -448,23 +353,12 @@ fn a_job_that_said_running_owes_a_word() {
         &patient,
         &expect![[r#"
             5015: running, look again after 990
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/worker is still open
               stalled: shop/worker said `running` and may be silent for 5000 ms
-              deadline: the event has no deadline
             5030: running, look again after 1995
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/worker succeeded
-              stalled: nothing is open
-              deadline: the event has no deadline
             8000: succeeded, settled
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/worker succeeded
-              stalled: nothing is open
-              deadline: the event has no deadline
         "#]],
     );
 }
@@ -475,11 +369,7 @@ fn an_operator_says_so() {
         "web POST /orders ok; ? 3000; operator alice: charged back at=4000; ? 4010",
         &expect![[r#"
             3000: succeeded, settled
-              word: no service says `failed`
-              fatal: no answer has a status that the policy calls fatal
               entry: the entry shop/web succeeded
-              stalled: nothing is open
-              deadline: the event has no deadline
             4010: rolling_back, look again after 1995
             roll back, revision 1: an operator says so: alice: charged back
               because an operator demanded it: alice: charged back (a5dce45ff975a3ad/1)
@@ -500,10 +390,7 @@ fn rules_can_be_switched_off() {
         &expect![[r#"
             30: running, look again after 1985
               word: switched off by the policy
-              fatal: no answer has a status that the policy calls fatal
               entry: no call that began the event was reported
-              stalled: nothing is open
-              deadline: the event has no deadline
         "#]],
     );
 }

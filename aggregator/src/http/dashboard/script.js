@@ -142,7 +142,7 @@ const answered = (attempt) => attempt.open ? `open for ${attempt.duration_ms} ms
 
 function stepItem(step) {
   const role = step.entry ? 'entry' : step.external ? 'outside the mesh' : step.gateway ? 'gateway' : null;
-  const calls = step.calls.map((call) => h('li', {}, call.from ? `${call.from} called ` : 'called ', h('code', {}, `${call.method} ${call.path}`), ': ',
+  const calls = step.calls.map((call) => h('li', {}, `${call.from || 'a client'} called `, h('code', {}, `${call.method} ${call.path}`), ': ',
     call.attempts.map(answered).join(', then '), call.attempts.some((a) => a.seen_by === 'caller') ? ' (as its caller saw it)' : ''));
   return h('li', { class: COLOURS[step.outcome] || '' },
     h('span', { class: 'name' }, step.service), ' ', mark(step.outcome), step.effect === 'no' ? null : mark(`effect ${step.effect}`, 'warn'), role ? mark(role, 'quiet') : null,

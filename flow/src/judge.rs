@@ -13,9 +13,7 @@ use std::str::FromStr;
 
 use kaeru_protocol::{Outcome, Peer};
 
-use crate::{
-    Decision, EventPolicy, EventState, Evidence, Flow, Plan, Policy, Reason, Standing, Trace,
-};
+use crate::{Decision, EventPolicy, EventState, Evidence, Flow, Plan, Policy, Reason, Trace};
 
 /// The rules by which an event can be doomed, in the order in which they are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -162,7 +160,7 @@ pub fn judge(
         event: policy.for_event(trace.event_type.as_ref(), trace.entry.as_ref()),
         now,
     };
-    if let Some(decided) = before.filter(|d| !matches!(d.standing, Standing::Withdrawn(_))) {
+    if let Some(decided) = before.filter(|d| d.is_in_force()) {
         return case.revise(decided);
     }
     let mut wakes = Vec::new();
@@ -239,8 +237,7 @@ struct Case<'a> {
 impl Case<'_> {
     /// The plan of the decision in force.
     fn planned(&self) -> Option<&Plan> {
-        let in_force = |d: &&Decision| !matches!(d.standing, Standing::Withdrawn(_));
-        self.before.filter(in_force).map(|d| &d.plan)
+        self.before.filter(|d| d.is_in_force()).map(|d| &d.plan)
     }
 
     /// When silence since `from_ms` for `wait_ms` counts: a time in which reports could not be taken puts it

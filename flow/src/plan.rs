@@ -28,6 +28,13 @@ pub struct Decision {
     pub decided_ms: u64,
 }
 
+impl Decision {
+    /// Whether it holds: it was not withdrawn.
+    pub fn is_in_force(&self) -> bool {
+        !matches!(self.standing, Standing::Withdrawn(_))
+    }
+}
+
 /// Whether a decision holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {

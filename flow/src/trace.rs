@@ -348,6 +348,18 @@ impl Trace {
         self.steps.values().any(Step::is_open)
     }
 
+    /// The proxies that hold open requests of the event, each once.
+    pub fn open_proxies(&self) -> BTreeSet<&str> {
+        let calls = self.steps.values().flat_map(|step| &step.calls);
+        calls
+            .flat_map(|call| &call.attempts)
+            .filter_map(|attempt| match &attempt.open {
+                Some(Open::Request { proxy, .. }) => Some(&**proxy),
+                _ => None,
+            })
+            .collect()
+    }
+
     /// The call that began the event: of the entry's calls without a caller, the first unsafe one, else the
     /// first.
     pub fn entry_call(&self) -> Option<&CallTrace> {

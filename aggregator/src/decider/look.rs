@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use kaeru_flow::{Decision, Flow, Now, Open, Standing, Trace, judge};
+use kaeru_flow::{Decision, Flow, Now, Standing, Trace, judge};
 use kaeru_protocol::{EventId, EventType, Mode};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -133,7 +133,7 @@ impl<'a> Look<'a> {
         traces: &[(&Held, Trace)],
     ) -> Result<Surroundings> {
         let now = timestamp(self.now_ms);
-        let open: BTreeSet<Box<str>> = traces.iter().flat_map(|(_, t)| open_proxies(t)).collect();
+        let open: BTreeSet<&str> = traces.iter().flat_map(|(_, t)| t.open_proxies()).collect();
         let types: BTreeSet<EventType> = traces
             .iter()
             .filter_map(|(_, t)| t.event_type.clone())
@@ -147,7 +147,7 @@ impl<'a> Look<'a> {
         let before = decisions::last_of_events(&mut *connection, &names).await?;
         let live: Vec<String> = before
             .values()
-            .filter(|b| is_live(&b.decision))
+            .filter(|b| b.decision.is_in_force())
             .map(|b| b.event.to_string())
             .collect();
         let told = if live.is_empty() {
@@ -156,8 +156,7 @@ impl<'a> Look<'a> {
             feed::told_of(&mut *connection, &live).await?
         };
         Ok(Surroundings {
-            heard: reporters::last_heard(&mut *connection, &open.into_iter().collect::<Vec<_>>())
-                .await?,
+            heard: reporters::last_heard(&mut *connection, &open).await?,
             outages: aggregators::outages(&mut *connection, now).await?,
             losses: losses::since(&mut *connection, timestamp(began_ms), now).await?,
             flows: flows::of_types(&mut *connection, &types.into_iter().collect::<Vec<_>>())
@@ -280,7 +279,7 @@ impl<'a> Look<'a> {
             let expires_at = expires_at.max(timestamp(self.now_ms) + self.verdict_idle);
             return Some(Telling::of(stored, mode, expires_at));
         }
-        let stored = before.filter(|before| is_live(&before.decision))?;
+        let stored = before.filter(|before| before.decision.is_in_force())?;
         let is_news = match around.told.get(trace.event.as_str()) {
             Some((told_mode, told_until)) => {
                 let left = *told_until - timestamp(self.now_ms);
@@ -297,10 +296,6 @@ impl<'a> Look<'a> {
 fn unharmed<T>(event: &EventId, work: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work))
         .map_err(|_| Error::unreadable("an event", format!("{event}: looking at it panicked")))
-}
-
-fn is_live(decision: &Decision) -> bool {
-    !matches!(decision.standing, Standing::Withdrawn(_))
 }
 
 fn new_id(now_ms: u64) -> Result<kaeru_protocol::DecisionId> {
@@ -328,17 +323,4 @@ fn by_size(held: Vec<Held>) -> Vec<Vec<Held>> {
         }
     }
     chunks
-}
-
-/// The proxies that hold open requests of the event.
-fn open_proxies(trace: &Trace) -> impl Iterator<Item = Box<str>> {
-    trace
-        .steps
-        .values()
-        .flat_map(|step| &step.calls)
-        .flat_map(|call| &call.attempts)
-        .filter_map(|attempt| match &attempt.open {
-            Some(Open::Request { proxy, .. }) => Some(proxy.clone()),
-            _ => None,
-        })
 }

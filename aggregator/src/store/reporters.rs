@@ -1,7 +1,7 @@
 //! Reporters and their proxies: who they are, when they were last heard of, what they state of themselves, and
 //! which of their reports never came.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use kaeru_protocol::{ProxyStatus, Reporter, ReporterMark};
@@ -184,12 +184,12 @@ async fn take_mark(
 /// When each of these proxies was last heard of, ms.
 pub(crate) async fn last_heard(
     connection: &mut PgConnection,
-    proxies: &[Box<str>],
+    proxies: &BTreeSet<&str>,
 ) -> Result<BTreeMap<Box<str>, u64>> {
     if proxies.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let names: Vec<&str> = proxies.iter().map(|name| &**name).collect();
+    let names: Vec<&str> = proxies.iter().copied().collect();
     let rows: Vec<(String, DateTime<Utc>)> =
         sqlx::query_as("SELECT proxy, last_heard FROM proxies WHERE proxy = ANY($1)")
             .bind(names)

@@ -14,6 +14,15 @@ use crate::{
 /// A heartbeat that named no time is due within a minute.
 const DUE_DEFAULT_MS: u64 = 60_000;
 
+/// How long until the next heartbeat of an open request, as its last one named it, ms.
+fn heartbeat_ms(due_ms: u32) -> u64 {
+    if due_ms == 0 {
+        DUE_DEFAULT_MS
+    } else {
+        due_ms.into()
+    }
+}
+
 /// Whether the last thing that happened at the entry was its client going away.
 pub(super) fn client_gone(entry: &CallTrace) -> bool {
     matches!(entry.outcome, Outcome::Unknown | Outcome::Failed)
@@ -210,7 +219,7 @@ impl Case<'_> {
             let looks = attempts(step)
                 .filter_map(|(_, attempt)| match &attempt.open {
                     Some(Open::Request { proxy, due_ms }) => {
-                        Some(self.unnamed(peer, attempt, proxy, u64::from(*due_ms)))
+                        Some(self.unnamed(peer, attempt, proxy, heartbeat_ms(*due_ms)))
                     }
                     _ => None,
                 })
@@ -235,7 +244,6 @@ impl Case<'_> {
 
     /// An open request whose proxy owes a heartbeat.
     fn unnamed(&self, peer: &Peer, attempt: &Attempt, proxy: &str, due_ms: u64) -> Look {
-        let due_ms = if due_ms == 0 { DUE_DEFAULT_MS } else { due_ms };
         let grace_ms = due_ms.saturating_add(self.event.settle_ms());
         let owed_ms = self.counts_from(attempt.received_ms, grace_ms);
         if self.now.at_ms < owed_ms {
@@ -368,12 +376,7 @@ impl Case<'_> {
     fn known_open(&self, step: &Step) -> Option<ReportKey> {
         let request = attempts(step).find_map(|(_, attempt)| match &attempt.open {
             Some(Open::Request { due_ms, .. }) => {
-                let due_ms = if *due_ms == 0 {
-                    DUE_DEFAULT_MS
-                } else {
-                    u64::from(*due_ms)
-                };
-                let grace_ms = due_ms.saturating_add(self.event.settle_ms());
+                let grace_ms = heartbeat_ms(*due_ms).saturating_add(self.event.settle_ms());
                 let in_outage = self.now.outages.iter().any(|o| {
                     o.to_ms > attempt.received_ms
                         && self.now.at_ms < o.to_ms.saturating_add(grace_ms)

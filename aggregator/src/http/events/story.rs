@@ -1,9 +1,7 @@
 //! Everything that is known of one event, read at one moment and judged anew by the same rules as the decider's,
 //! so that a page and a decision can never tell two stories. Nothing is written.
 
-use std::collections::BTreeSet;
-
-use kaeru_flow::{Considered, Now, Open, Policy, Trace, judge};
+use kaeru_flow::{Considered, Now, Policy, Trace, judge};
 use kaeru_protocol::EventId;
 use sqlx::PgConnection;
 
@@ -84,7 +82,7 @@ async fn consider(
         .await?
         .into_values()
         .next();
-    let heard = reporters::last_heard(snapshot, &open_at(trace)).await?;
+    let heard = reporters::last_heard(snapshot, &trace.open_proxies()).await?;
     let outages = aggregators::outages(snapshot, timestamp(now_ms)).await?;
     let losses = losses::since(
         snapshot,
@@ -106,20 +104,4 @@ async fn consider(
         &now,
     )
     .considered)
-}
-
-/// The proxies that hold open requests of the event.
-fn open_at(trace: &Trace) -> Vec<Box<str>> {
-    let attempts = trace
-        .steps
-        .values()
-        .flat_map(|step| &step.calls)
-        .flat_map(|call| &call.attempts);
-    let proxies: BTreeSet<Box<str>> = attempts
-        .filter_map(|attempt| match &attempt.open {
-            Some(Open::Request { proxy, .. }) => Some(proxy.clone()),
-            _ => None,
-        })
-        .collect();
-    proxies.into_iter().collect()
 }

@@ -133,14 +133,16 @@ impl App {
             service,
             gateway: false,
         };
+        let now_ms = clock::now_ms();
         let batch = ingest::Batch {
             sender: Sender {
                 reporter,
                 is_proxy: false,
             },
+            sent_ms: now_ms,
             reports: vec![Report {
                 seq: identity.last_seq.fetch_add(1, Ordering::Relaxed) + 1,
-                at_ms: clock::now_ms(),
+                at_ms: now_ms,
                 body: kaeru_protocol::Body::Event(Box::new(report)),
             }],
             rejected: Vec::new(),

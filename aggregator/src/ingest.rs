@@ -36,6 +36,8 @@ pub(crate) struct Ingest {
 pub(crate) struct Batch {
     /// Who sent it.
     pub(crate) sender: Sender,
+    /// When it was packed, by the sender's clock, ms.
+    pub(crate) sent_ms: u64,
     /// What can be stored.
     pub(crate) reports: Vec<Report>,
     /// What cannot.

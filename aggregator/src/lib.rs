@@ -2,6 +2,7 @@
 //!
 //! Data moves one way: `http::reports` → `ingest` → `store` (commit) → `decider` → `feed` → `http::verdicts`.
 
+mod accounts;
 mod app;
 mod breaker;
 mod clock;

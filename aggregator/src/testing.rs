@@ -130,7 +130,9 @@ pub(crate) async fn beat(app: &App) {
 /// A reporter beside a service.
 #[derive(Debug, Clone)]
 pub(crate) struct Side {
-    reporter: Reporter,
+    pub(crate) reporter: Reporter,
+    /// How far its clock is behind ours, ms.
+    pub(crate) clock_behind_ms: u64,
     seq: u64,
 }
 
@@ -170,7 +172,11 @@ impl Side {
             service,
             gateway: false,
         };
-        Self { reporter, seq: 0 }
+        Self {
+            reporter,
+            clock_behind_ms: 0,
+            seq: 0,
+        }
     }
 
     /// A report under this reporter's next sequence.
@@ -183,9 +189,13 @@ impl Side {
         self.seq += 1;
         Report {
             seq: self.seq,
-            at_ms: clock::now_ms(),
+            at_ms: self.now_ms(),
             body,
         }
+    }
+
+    fn now_ms(&self) -> u64 {
+        clock::now_ms() - self.clock_behind_ms
     }
 
     /// A batch of these reports.
@@ -195,6 +205,7 @@ impl Side {
                 reporter: self.reporter.clone(),
                 is_proxy: true,
             },
+            sent_ms: self.now_ms(),
             reports,
             rejected: Vec::new(),
         }

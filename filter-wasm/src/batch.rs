@@ -155,6 +155,7 @@ fn write_status(json: &mut Writer, status: &ProxyStatus) {
             "dropped",
             (mark.dropped != 0).then(|| signed(mark.dropped)),
         );
+        truth(json, "gone", mark.gone);
         json.close('}');
     }
     json.close(']');

@@ -74,8 +74,9 @@ impl Roll {
     }
 }
 
-/// Every reporter's mark, and since when the oldest request of those heard since `since_ms` is open.
-pub fn call(host: &impl Host, since_ms: u64) -> (Vec<ReporterMark>, Option<u64>) {
+/// Every reporter's mark, and since when the oldest request of those heard since `since_ms` is open. One that wrote
+/// nothing since `silent_ms` is gone.
+pub fn call(host: &impl Host, since_ms: u64, silent_ms: u64) -> (Vec<ReporterMark>, Option<u64>) {
     let ids = host.shared(DIRECTORY).unwrap_or_default().value;
     let notes = (0..ids.len() / 8).filter_map(|place| {
         let (id, note) = read(host, place)?;
@@ -91,6 +92,7 @@ pub fn call(host: &impl Host, since_ms: u64) -> (Vec<ReporterMark>, Option<u64>)
                 id: ReporterId(id),
                 seq: note.seq,
                 dropped: note.dropped,
+                gone: note.at_ms < silent_ms,
             }
         })
         .take(REPORTERS_MAX)

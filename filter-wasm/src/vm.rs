@@ -31,6 +31,9 @@ use stream::Stream;
 const TICK_MS: u32 = 200;
 /// Urgent flushes keep this apart, ms: a worker whose requests all fail sends 100 batches a second, not one for each.
 const URGENT_GAP_MS: u64 = 10;
+/// How far the times of requests may run ahead of the clock so that no two are the same, ms: above 1,000 requests a
+/// second on one worker some are.
+const STAMP_AHEAD_MS: u64 = 50;
 /// Hosts whose service is remembered; beyond that a call is reported under its host. 1,000 x about 100 bytes.
 const LEARNED_HOSTS_MAX: usize = 1_000;
 
@@ -75,6 +78,8 @@ pub struct Vm<H> {
     urgent: bool,
     hurried_ms: u64,
     flushed_ms: u64,
+    /// The last time that an outbound request was given, ms.
+    stamped_ms: u64,
     leads: bool,
     poll: poll::Poll,
 }
@@ -100,6 +105,7 @@ impl<H: Host> Vm<H> {
             urgent: false,
             hurried_ms: 0,
             flushed_ms: 0,
+            stamped_ms: 0,
             leads: false,
             poll: poll::Poll::default(),
         }
@@ -181,6 +187,14 @@ impl<H: Host> Vm<H> {
         if self.outbox.waiting() >= BATCH_REPORTS {
             self.hurry(now_ms);
         }
+    }
+
+    /// The time of an outbound request, by which its callee's report and its own are known to be of one: each its own.
+    fn stamp(&mut self, now_ms: u64) -> u64 {
+        let next_ms = self.stamped_ms + 1;
+        let is_near = next_ms > now_ms && next_ms - now_ms <= STAMP_AHEAD_MS;
+        self.stamped_ms = if is_near { next_ms } else { now_ms };
+        self.stamped_ms
     }
 
     fn note(&mut self, now_ms: u64) {

@@ -11,9 +11,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use kaeru_protocol::{Outcome, Peer};
+use kaeru_protocol::{Outcome, Peer, ReporterId};
 
-use crate::{Decision, EventPolicy, EventState, Evidence, Flow, Plan, Policy, Reason, Trace};
+use crate::{
+    Decision, EventPolicy, EventState, Evidence, Flow, Ground, Plan, Policy, Reason, Trace,
+};
 
 /// The rules by which an event can be doomed, in the order in which they are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,12 +83,21 @@ impl FromStr for Rule {
 pub struct Now<'a> {
     /// The time, ms.
     pub at_ms: u64,
-    /// When each proxy was last heard of, ms.
-    pub heard: &'a BTreeMap<Box<str>, u64>,
+    /// How far the reporters that hold open requests were heard.
+    pub heard: &'a BTreeMap<ReporterId, Heard>,
     /// Times in which reports could not be taken, oldest first.
     pub outages: &'a [Span],
     /// Times in which services lost reports or fell silent.
     pub losses: &'a [Loss],
+}
+
+/// How far one reporter was heard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// When its proxy was last heard of, by any of its reporters, ms.
+    pub proxy_ms: u64,
+    /// Until when all that this reporter gave out has arrived or is known to be lost, ms.
+    pub accounted_ms: u64,
 }
 
 /// A time, ms.
@@ -103,6 +114,8 @@ pub struct Span {
 pub struct Loss {
     /// Whose.
     pub service: Peer,
+    /// Which of its reporters lost them; absent where a whole proxy fell silent.
+    pub reporter: Option<ReporterId>,
     /// When.
     pub span: Span,
 }
@@ -131,6 +144,10 @@ pub struct Considered {
     pub fired: bool,
     /// Why, or why not.
     pub why: Box<str>,
+    /// What of the policy it relied on.
+    pub grounds: Vec<Ground>,
+    /// Until when it waits, by the aggregator's clock, ms.
+    pub until_ms: Option<u64>,
 }
 
 /// Whether the event must be rolled back: a new decision, or a new revision of the one in force.
@@ -165,31 +182,35 @@ pub fn judge(
     }
     let mut wakes = Vec::new();
     let mut considered = Vec::new();
-    let mut fired: Option<(Reason, Vec<Evidence>)> = None;
+    let mut fired: Option<(Reason, Vec<Evidence>, Vec<Ground>)> = None;
     for rule in Rule::ALL {
-        let look = if let Some(shared) = trace.shared {
-            Look::No(format!("the id is shared ({shared}): no rule applies"))
-        } else if rule == Rule::Learned || case.event.is_on(rule) {
+        let Look { says, grounds } = if let Some(shared) = trace.shared {
+            Look::no(format!("the id is shared ({shared}): no rule applies"))
+        } else if rule == Rule::Learned {
             case.look(rule)
+        } else if let Some(off) = case.event.switched_off(rule) {
+            Look::no("switched off by the policy").on([off])
         } else {
-            Look::No("switched off by the policy".to_owned())
+            case.look(rule)
         };
-        let (is_fired, why) = match look {
-            Look::Fired(reason, evidence) => {
+        let (is_fired, why, until_ms) = match says {
+            Says::Fired(reason, evidence) => {
                 let why = reason.to_string();
-                fired.get_or_insert((reason, evidence));
-                (true, why)
+                fired.get_or_insert((reason, evidence, grounds.clone()));
+                (true, why, None)
             }
-            Look::Waits { until_ms, why } => {
+            Says::Waits { until_ms, why } => {
                 wakes.push(until_ms);
-                (false, why)
+                (false, why, Some(until_ms))
             }
-            Look::No(why) => (false, why),
+            Says::No(why) => (false, why, None),
         };
         considered.push(Considered {
             rule,
             fired: is_fired,
             why: why.into(),
+            grounds,
+            until_ms,
         });
     }
     let settles_ms = case.settles_ms();
@@ -197,7 +218,7 @@ pub fn judge(
     wakes.push(settles_ms);
     let decision = fired
         .as_ref()
-        .and_then(|(reason, evidence)| case.doom(reason, evidence));
+        .and_then(|(reason, evidence, grounds)| case.doom(reason, evidence, grounds));
     let state = if decision.is_some() {
         EventState::RollingBack
     } else if fired.is_some() && !trace.is_open() {
@@ -214,14 +235,47 @@ pub fn judge(
     }
 }
 
+/// What became of looking at one rule.
+struct Look {
+    says: Says,
+    /// What of the policy it relied on.
+    grounds: Vec<Ground>,
+}
+
 /// What one rule says.
-enum Look {
+enum Says {
     /// It dooms the event.
     Fired(Reason, Vec<Evidence>),
     /// Not yet: look again then.
     Waits { until_ms: u64, why: String },
     /// No.
     No(String),
+}
+
+impl Look {
+    fn fired(reason: Reason, evidence: Vec<Evidence>) -> Self {
+        Self::of(Says::Fired(reason, evidence))
+    }
+
+    fn waits(until_ms: u64, why: impl Into<String>) -> Self {
+        let why = why.into();
+        Self::of(Says::Waits { until_ms, why })
+    }
+
+    fn no(why: impl Into<String>) -> Self {
+        Self::of(Says::No(why.into()))
+    }
+
+    fn of(says: Says) -> Self {
+        let grounds = Vec::new();
+        Self { says, grounds }
+    }
+
+    /// The same, on these grounds of the policy.
+    fn on(mut self, grounds: impl IntoIterator<Item = Ground>) -> Self {
+        self.grounds.extend(grounds);
+        self
+    }
 }
 
 /// One event and everything it is judged by.

@@ -5,6 +5,7 @@
 //! number of times, give the same trace.
 
 mod fact;
+mod ground;
 mod judge;
 mod learn;
 mod order;
@@ -12,8 +13,9 @@ mod plan;
 mod policy;
 mod trace;
 
-pub use fact::{Fact, ReportKey};
-pub use judge::{Considered, Judgement, Loss, Now, Rule, Span, decide, judge};
+pub use fact::{Fact, ReportKey, set_right};
+pub use ground::{Ground, Scope};
+pub use judge::{Considered, Heard, Judgement, Loss, Now, Rule, Span, decide, judge};
 pub use learn::{EdgeKey, Flow, FlowEdge, FlowStep};
 pub use plan::{Decision, Evidence, Plan, PlanEntry, Reason, Stall, Standing, Withdrawal};
 pub use policy::defaults;

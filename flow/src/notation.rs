@@ -14,7 +14,7 @@
 //!
 //! Endings: `ok` 200, `fail` 500, `no` 409, `open` (running), `gone` (client away), `silent` (no answer), or a
 //! status. Options: `at= took= sent= in= due= try= flags= deadline= word=` (numbers in ms, deadline in s),
-//! `by=` another proxy, `as=x` / `of=x` ties an end to its `open`, `type=`, `borrowed`, `unheard` (never
+//! `by=` another reporter, `as=x` / `of=x` ties an end to its `open`, `type=`, `borrowed`, `unheard` (never
 //! received). Without options each line is 10 ms after the last, took 5 ms, and was received 5 ms later.
 
 use std::collections::BTreeMap;
@@ -24,7 +24,9 @@ use kaeru_protocol::{
     Call, Ending, EventId, EventReport, Kind, Peer, ReporterId, ServiceName, Side, Word, flags,
 };
 
-use crate::{Decision, Fact, Flow, Judgement, Loss, Now, Policy, ReportKey, Span, Trace, judge};
+use crate::{
+    Decision, Fact, Flow, Heard, Judgement, Loss, Now, Policy, ReportKey, Span, Trace, judge,
+};
 
 /// What rules say of an event that gives them nothing to look at; not told.
 const NOTHING: [&str; 6] = [
@@ -48,7 +50,7 @@ pub(crate) struct Case {
 pub(crate) struct Setting {
     pub(crate) policy: Policy,
     pub(crate) flow: Option<Flow>,
-    pub(crate) heard: BTreeMap<Box<str>, u64>,
+    pub(crate) heard: BTreeMap<ReporterId, Heard>,
     pub(crate) outages: Vec<Span>,
     pub(crate) losses: Vec<Loss>,
 }
@@ -139,7 +141,6 @@ impl Case {
                     seq: *seq,
                 },
                 service: service(who),
-                proxy: reporter.into(),
                 gateway: who == "gateway",
                 at_ms,
                 received_ms: number("in").unwrap_or(at_ms + 5),
@@ -275,7 +276,7 @@ fn subject<'a>(words: &[&'a str], line: &str, report: &mut EventReport) -> &'a s
     }
 }
 
-fn id(name: &str) -> ReporterId {
+pub(crate) fn id(name: &str) -> ReporterId {
     ReporterId(name.bytes().fold(7, |hash: u64, b| {
         hash.wrapping_mul(31).wrapping_add(u64::from(b))
     }))

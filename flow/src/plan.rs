@@ -5,7 +5,7 @@ use std::fmt;
 
 use kaeru_protocol::{Outcome, Peer};
 
-use crate::{Effect, ReportKey, Rule, StatusPattern};
+use crate::{Effect, Ground, ReportKey, Rule, Scope, StatusPattern};
 
 /// The record that an event must be rolled back. Immutable: what changes is a new revision.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,10 +18,14 @@ pub struct Decision {
     pub reason: Reason,
     /// The reports that the reason rests on.
     pub evidence: Vec<Evidence>,
+    /// What of the policy the reason rests on.
+    pub grounds: Vec<Ground>,
     /// What there is to undo.
     pub plan: Plan,
-    /// The policy that it was decided by.
+    /// The policy that the reason was found by; the same in all revisions.
     pub policy_version: u64,
+    /// The policy that this revision's plan was read by.
+    pub plan_policy_version: u64,
     /// The learned flow that completeness was judged by.
     pub flow_version: Option<u64>,
     /// When its first revision was decided, by the aggregator's clock, ms.
@@ -221,6 +225,8 @@ impl fmt::Display for Reason {
 pub struct Evidence {
     /// Which report.
     pub key: ReportKey,
+    /// When that was so, ms.
+    pub at_ms: u64,
     /// What it says, for a person.
     pub text: Box<str>,
 }
@@ -303,6 +309,16 @@ impl fmt::Display for Decision {
         writeln!(f, "{standing}, revision {}: {}", self.revision, self.reason)?;
         for evidence in &self.evidence {
             writeln!(f, "  because {} ({})", evidence.text, evidence.key)?;
+        }
+        for ground in &self.grounds {
+            match ground.scope {
+                Scope::Default => writeln!(f, "  by the built-in {ground}")?,
+                _ => writeln!(
+                    f,
+                    "  by policy {} {}: {ground}",
+                    self.policy_version, ground.scope
+                )?,
+            }
         }
         self.plan.fmt(f)
     }

@@ -11,6 +11,7 @@ use std::str::FromStr;
 use kaeru_protocol::{Ending, EventType, Mode, Outcome, Peer};
 
 use crate::Rule;
+use crate::ground::{Ground, Scope, duration};
 
 /// Built-in defaults; each can be set in a policy.
 pub mod defaults {
@@ -232,50 +233,101 @@ impl fmt::Display for Operation {
 #[derive(Debug, Clone, Copy)]
 pub struct EventPolicy<'a> {
     policy: &'a Policy,
-    event_type: Option<&'a Layer>,
+    layers: Layers<'a>,
     is_typed: bool,
-    entry: Option<&'a Layer>,
 }
 
 /// The policy as it holds for one step: the layers from most to least specific.
 #[derive(Debug, Clone, Copy)]
 pub struct StepPolicy<'a> {
-    layers: [Option<&'a Layer>; 3],
+    layers: Layers<'a>,
+}
+
+/// From most to least specific: service, event type, global.
+#[derive(Debug, Clone, Copy)]
+struct Layers<'a> {
+    service: Option<(&'a Peer, &'a Layer)>,
+    event_type: Option<(&'a EventType, &'a Layer)>,
+    global: &'a Layer,
+}
+
+impl<'a> Layers<'a> {
+    fn all(self) -> impl Iterator<Item = (Scope, &'a Layer)> {
+        let service = self.service.map(|(s, l)| (Scope::Service(s.clone()), l));
+        let event_type = self
+            .event_type
+            .map(|(t, l)| (Scope::EventType(t.clone()), l));
+        [service, event_type, Some((Scope::Global, self.global))]
+            .into_iter()
+            .flatten()
+    }
+
+    fn first<T>(self, key: impl Fn(&'a Layer) -> Option<T>) -> Option<T> {
+        self.service
+            .and_then(|(_, layer)| key(layer))
+            .or_else(|| self.event_type.and_then(|(_, layer)| key(layer)))
+            .or_else(|| key(self.global))
+    }
+
+    /// Which layer says the first value of a key; the built-in default where none does.
+    fn ground<T>(
+        self,
+        key: &str,
+        value: impl Fn(&'a Layer) -> Option<T>,
+        default: T,
+        say: impl Fn(T) -> String,
+    ) -> Ground {
+        let said = self.all().find_map(|(scope, l)| Some((scope, value(l)?)));
+        let (scope, value) = said.unwrap_or((Scope::Default, default));
+        Ground {
+            scope,
+            key: key.into(),
+            says: say(value).into(),
+        }
+    }
 }
 
 impl Policy {
     /// As it holds for an event of this type with this entry.
-    pub fn for_event(
-        &self,
-        event_type: Option<&EventType>,
-        entry: Option<&Peer>,
-    ) -> EventPolicy<'_> {
+    pub fn for_event<'a>(
+        &'a self,
+        event_type: Option<&'a EventType>,
+        entry: Option<&'a Peer>,
+    ) -> EventPolicy<'a> {
         EventPolicy {
             policy: self,
-            event_type: event_type.and_then(|t| self.event_types.get(t)),
+            layers: self.layers(event_type, entry),
             is_typed: event_type.is_some(),
-            entry: entry.and_then(|e| self.services.get(e)),
         }
     }
 
     /// As it holds for one step of an event of this type.
-    pub fn for_step(&self, event_type: Option<&EventType>, peer: &Peer) -> StepPolicy<'_> {
+    pub fn for_step<'a>(
+        &'a self,
+        event_type: Option<&'a EventType>,
+        peer: &'a Peer,
+    ) -> StepPolicy<'a> {
         StepPolicy {
-            layers: [
-                self.services.get(peer),
-                event_type.and_then(|t| self.event_types.get(t)),
-                Some(&self.global),
-            ],
+            layers: self.layers(event_type, Some(peer)),
+        }
+    }
+
+    fn layers<'a>(
+        &'a self,
+        event_type: Option<&'a EventType>,
+        service: Option<&'a Peer>,
+    ) -> Layers<'a> {
+        Layers {
+            service: service.and_then(|s| Some((s, self.services.get(s)?))),
+            event_type: event_type.and_then(|t| Some((t, self.event_types.get(t)?))),
+            global: &self.global,
         }
     }
 }
 
-impl EventPolicy<'_> {
-    fn first<T>(&self, key: impl Fn(&Layer) -> Option<T>) -> Option<T> {
-        self.entry
-            .and_then(&key)
-            .or_else(|| self.event_type.and_then(&key))
-            .or_else(|| key(&self.policy.global))
+impl<'a> EventPolicy<'a> {
+    fn first<T>(&self, key: impl Fn(&'a Layer) -> Option<T>) -> Option<T> {
+        self.layers.first(key)
     }
 
     /// The policy's version.
@@ -284,28 +336,46 @@ impl EventPolicy<'_> {
     }
 
     /// The layers of the types that the event may yet turn out to be of.
-    fn possible_types(&self) -> impl Iterator<Item = &Layer> {
+    fn possible_types(&self) -> impl Iterator<Item = (&'a EventType, &'a Layer)> + use<'a> {
         let untyped = (!self.is_typed).then_some(&self.policy.event_types);
-        untyped.into_iter().flat_map(BTreeMap::values)
+        untyped.into_iter().flatten()
     }
 
     /// How far Kaeru goes.
     pub fn mode(&self) -> Mode {
         let known = self.first(|l| l.mode).unwrap_or_default();
         self.possible_types()
-            .filter_map(|l| l.mode)
+            .filter_map(|(_, l)| l.mode)
             .fold(known, Mode::min)
     }
 
     /// Whether a rule is in force.
     pub fn is_on(&self, rule: Rule) -> bool {
-        let known = self
-            .first(|l| l.rules.get(&rule).copied())
-            .unwrap_or(rule != Rule::Learned);
-        known
-            && self
-                .possible_types()
-                .all(|l| l.rules.get(&rule) != Some(&false))
+        self.switched_off(rule).is_none()
+    }
+
+    /// What switches a rule off, if anything does.
+    pub fn switched_off(&self, rule: Rule) -> Option<Ground> {
+        let by_type = self
+            .possible_types()
+            .find(|(_, l)| l.rules.get(&rule) == Some(&false));
+        let off = |scope| Ground {
+            scope,
+            key: "rules".into(),
+            says: format!("{rule}: off").into(),
+        };
+        if let Some((event_type, _)) = by_type {
+            return Some(off(Scope::EventType(event_type.clone())));
+        }
+        let said = self
+            .layers
+            .all()
+            .find_map(|(scope, l)| Some((scope, *l.rules.get(&rule)?)));
+        match said {
+            Some((_, true)) => None,
+            Some((scope, false)) => Some(off(scope)),
+            None => (rule == Rule::Learned).then(|| off(Scope::Default)),
+        }
     }
 
     /// Percentage of doomed events in a minute above which the type falls back to `shadow`.
@@ -331,24 +401,51 @@ impl EventPolicy<'_> {
             .unwrap_or(defaults::ENTRY_RETRY_WAIT_MS)
     }
 
+    /// Who says [`entry_retry_wait_ms`](Self::entry_retry_wait_ms).
+    pub fn entry_retry_wait_ground(&self) -> Ground {
+        self.layers.ground(
+            "entry_retry_wait",
+            |l| l.entry_retry_wait_ms,
+            defaults::ENTRY_RETRY_WAIT_MS,
+            duration,
+        )
+    }
+
     /// How long after the last report "nothing is open" counts, ms.
     pub fn settle_ms(&self) -> u64 {
         self.first(|l| l.settle_ms).unwrap_or(defaults::SETTLE_MS)
     }
 
-    /// How long the event may take, ms.
-    pub fn deadline_ms(&self) -> Option<u64> {
-        self.first(|l| l.deadline_ms)
+    /// Who says [`settle_ms`](Self::settle_ms).
+    pub fn settle_ground(&self) -> Ground {
+        self.layers
+            .ground("settle", |l| l.settle_ms, defaults::SETTLE_MS, duration)
+    }
+
+    /// How long the event may take, ms, and who says so.
+    pub fn deadline(&self) -> Option<(u64, Ground)> {
+        let given_ms = self.first(|l| l.deadline_ms)?;
+        let ground = self
+            .layers
+            .ground("deadline", |l| l.deadline_ms, given_ms, duration);
+        Some((given_ms, ground))
     }
 }
 
 impl<'a> StepPolicy<'a> {
     fn layers(&self) -> impl Iterator<Item = &'a Layer> {
-        self.layers.into_iter().flatten()
+        let Layers {
+            service,
+            event_type,
+            global,
+        } = self.layers;
+        let service = service.map(|(_, layer)| layer);
+        let event_type = event_type.map(|(_, layer)| layer);
+        [service, event_type, Some(global)].into_iter().flatten()
     }
 
-    fn first<T>(&self, key: impl Fn(&Layer) -> Option<T>) -> Option<T> {
-        self.layers().find_map(key)
+    fn first<T>(&self, key: impl Fn(&'a Layer) -> Option<T>) -> Option<T> {
+        self.layers.first(key)
     }
 
     /// The outcome of an ending: the service's word, what the transport saw, then the most specific layer that
@@ -357,20 +454,23 @@ impl<'a> StepPolicy<'a> {
         if ending.word.is_some() || ending.by_transport().is_some() {
             return ending.outcome();
         }
-        self.first(|layer| {
-            let named = |(pattern, outcome): (&StatusPattern, &Outcome)| {
-                pattern.matches(ending).then_some(*outcome)
-            };
-            let exact =
-                |(p, _): &(&StatusPattern, &Outcome)| !matches!(p, StatusPattern::Family(_));
-            layer
-                .outcomes
-                .iter()
-                .filter(exact)
-                .find_map(named)
-                .or_else(|| layer.outcomes.iter().find_map(named))
+        self.first(|layer| layer.outcome_of(ending))
+            .map_or_else(|| ending.outcome(), |(_, outcome)| outcome)
+    }
+
+    /// Who says [`outcome`](Self::outcome), where a policy does.
+    pub fn outcome_ground(&self, ending: &Ending) -> Option<Ground> {
+        if ending.word.is_some() || ending.by_transport().is_some() {
+            return None;
+        }
+        self.layers.all().find_map(|(scope, layer)| {
+            let (pattern, outcome) = layer.outcome_of(ending)?;
+            Some(Ground {
+                scope,
+                key: "outcomes".into(),
+                says: format!("{pattern}: {}", outcome.as_str()).into(),
+            })
         })
-        .unwrap_or_else(|| ending.outcome())
     }
 
     /// The status that dooms the event, if the ending has one. Layers add up.
@@ -379,6 +479,16 @@ impl<'a> StepPolicy<'a> {
             .flat_map(|l| &l.fatal)
             .copied()
             .find(|p| p.matches(ending))
+    }
+
+    /// Who says that this status is fatal.
+    pub fn fatal_ground(&self, status: StatusPattern) -> Option<Ground> {
+        let (scope, _) = self.layers.all().find(|(_, l)| l.fatal.contains(&status))?;
+        Some(Ground {
+            scope,
+            key: "fatal".into(),
+            says: status.to_string().into(),
+        })
     }
 
     /// Whether the operation changes nothing. Layers add up.
@@ -400,9 +510,25 @@ impl<'a> StepPolicy<'a> {
         self.first(|l| l.required).unwrap_or(false)
     }
 
+    /// Who says [`is_required`](Self::is_required).
+    pub fn required_ground(&self) -> Ground {
+        let say = |required| if required { "on" } else { "off" }.to_owned();
+        self.layers.ground("required", |l| l.required, false, say)
+    }
+
     /// After how long without a word an open step stalls, ms.
     pub fn silence_ms(&self) -> Option<u64> {
         self.first(|l| l.silence_ms)
+    }
+
+    /// Who says [`silence_ms`](Self::silence_ms).
+    pub fn silence_ground(&self) -> Ground {
+        let say = |silence_ms| match silence_ms {
+            None => "none".to_owned(),
+            Some(ms) => duration(ms),
+        };
+        self.layers
+            .ground("silence", |l| l.silence_ms.map(Some), None, say)
     }
 
     /// Whether the service never has anything to undo.
@@ -413,5 +539,31 @@ impl<'a> StepPolicy<'a> {
     /// What a silent proxy with an open step means.
     pub fn out_of_touch(&self) -> OutOfTouch {
         self.first(|l| l.out_of_touch).unwrap_or_default()
+    }
+
+    /// Who says [`out_of_touch`](Self::out_of_touch).
+    pub fn out_of_touch_ground(&self) -> Ground {
+        let say = |means| match means {
+            OutOfTouch::Show => "show".to_owned(),
+            OutOfTouch::Doom => "doom".to_owned(),
+        };
+        let default = OutOfTouch::default();
+        self.layers
+            .ground("out_of_touch", |l| l.out_of_touch, default, say)
+    }
+}
+
+impl Layer {
+    /// What this layer alone says of the ending's status: an exact status before its family.
+    fn outcome_of(&self, ending: &Ending) -> Option<(StatusPattern, Outcome)> {
+        let named = |(pattern, outcome): (&StatusPattern, &Outcome)| {
+            pattern.matches(ending).then_some((*pattern, *outcome))
+        };
+        let exact = |(p, _): &(&StatusPattern, &Outcome)| !matches!(p, StatusPattern::Family(_));
+        self.outcomes
+            .iter()
+            .filter(exact)
+            .find_map(named)
+            .or_else(|| self.outcomes.iter().find_map(named))
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use kaeru_protocol::{
-    DecisionId, Ending, EventId, EventType, Outcome, Peer, ServiceName, Side, Word,
+    DecisionId, Ending, EventId, EventType, Outcome, Peer, ReporterId, ServiceName, Side, Word,
 };
 
 use crate::{ReportKey, StatusPattern};
@@ -109,7 +109,7 @@ pub struct Trace {
     pub entry: Option<Peer>,
     /// What each service or external host did.
     pub steps: BTreeMap<Peer, Step>,
-    /// The earliest time that a report states, by its reporter's clock, ms.
+    /// The earliest time that a report states, ms.
     pub first_ms: u64,
     /// The latest time that a report states, ms.
     pub last_ms: u64,
@@ -206,7 +206,7 @@ pub struct WordSaid {
     pub word: Word,
     /// Where.
     pub key: ReportKey,
-    /// When, by the service's clock, ms.
+    /// When, ms.
     pub at_ms: u64,
     /// When that was received, by the aggregator's clock, ms.
     pub received_ms: u64,
@@ -247,7 +247,7 @@ pub struct Attempt {
     pub seen_by: SeenBy,
     /// The caller's `t`, by the caller's clock, ms.
     pub sent_ms: Option<u64>,
-    /// When it began, by its reporter's clock, ms.
+    /// When it began, ms.
     pub began_ms: u64,
     /// How long it took, or has taken as last reported, ms.
     pub duration_ms: u32,
@@ -272,8 +272,6 @@ pub struct Attempt {
 pub enum Open {
     /// Its proxy has not reported its end; the next report is due this long after `received_ms`.
     Request {
-        /// Which proxy holds it.
-        proxy: Box<str>,
         /// Within, ms.
         due_ms: u32,
     },
@@ -298,7 +296,7 @@ pub struct RefusalSeen {
     pub method: Box<str>,
     /// Folded path.
     pub path: Box<str>,
-    /// When, by the reporter's clock, ms.
+    /// When, ms.
     pub at_ms: u64,
     /// `false` in shadow mode.
     pub enforced: bool,
@@ -317,7 +315,7 @@ pub struct Cleanup {
     pub method: Box<str>,
     /// Folded path.
     pub path: Box<str>,
-    /// When, by the reporter's clock, ms.
+    /// When, ms.
     pub at_ms: u64,
     /// How it ended.
     pub ending: Ending,
@@ -336,7 +334,7 @@ pub struct UndoSeen {
     pub method: Box<str>,
     /// Folded path.
     pub path: Box<str>,
-    /// When, by the reporter's clock, ms.
+    /// When, ms.
     pub at_ms: u64,
     /// How it ended.
     pub ending: Ending,
@@ -348,15 +346,13 @@ impl Trace {
         self.steps.values().any(Step::is_open)
     }
 
-    /// The proxies that hold open requests of the event, each once.
-    pub fn open_proxies(&self) -> BTreeSet<&str> {
+    /// The reporters that hold open requests of the event, each once.
+    pub fn open_reporters(&self) -> BTreeSet<ReporterId> {
         let calls = self.steps.values().flat_map(|step| &step.calls);
         calls
             .flat_map(|call| &call.attempts)
-            .filter_map(|attempt| match &attempt.open {
-                Some(Open::Request { proxy, .. }) => Some(&**proxy),
-                _ => None,
-            })
+            .filter(|attempt| matches!(attempt.open, Some(Open::Request { .. })))
+            .map(|attempt| attempt.key.reporter)
             .collect()
     }
 
@@ -414,7 +410,7 @@ impl CallTrace {
 }
 
 impl Attempt {
-    /// When it ended by its reporter's clock, ms; while open, as far as was heard.
+    /// When it ended, ms; while open, as far as was heard.
     pub fn ended_ms(&self) -> u64 {
         self.began_ms.saturating_add(u64::from(self.duration_ms))
     }

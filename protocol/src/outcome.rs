@@ -21,6 +21,20 @@ pub enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    /// The word in JSON and policies.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Running => "running",
+            Self::Refused => "refused",
+            Self::Rejected => "rejected",
+            Self::Unknown => "unknown",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What a service says of an event, in `x-event-status` or the status call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -67,6 +67,9 @@ pub struct ReporterMark {
     /// How many of its reports it dropped in all, by its own count.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dropped: u64,
+    /// It has fallen silent: it died, or its worker hangs. What it held is lost if it does not speak again.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gone: bool,
 }
 
 /// Whether a field is at its default and may be left out.

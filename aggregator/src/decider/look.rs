@@ -8,8 +8,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use kaeru_flow::{Decision, Flow, Now, Standing, Trace, judge};
-use kaeru_protocol::{EventId, EventType, Mode};
+use kaeru_flow::{Decision, Flow, Heard, Now, Standing, Trace, judge};
+use kaeru_protocol::{EventId, EventType, Mode, ReporterId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -38,7 +38,7 @@ pub(super) struct Look<'a> {
 
 /// What events are judged by beside their own reports.
 struct Surroundings {
-    heard: BTreeMap<Box<str>, u64>,
+    heard: BTreeMap<ReporterId, Heard>,
     outages: Vec<kaeru_flow::Span>,
     losses: Vec<kaeru_flow::Loss>,
     flows: HashMap<EventType, Flow>,
@@ -133,7 +133,10 @@ impl<'a> Look<'a> {
         traces: &[(&Held, Trace)],
     ) -> Result<Surroundings> {
         let now = timestamp(self.now_ms);
-        let open: BTreeSet<&str> = traces.iter().flat_map(|(_, t)| t.open_proxies()).collect();
+        let open: BTreeSet<ReporterId> = traces
+            .iter()
+            .flat_map(|(_, t)| t.open_reporters())
+            .collect();
         let types: BTreeSet<EventType> = traces
             .iter()
             .filter_map(|(_, t)| t.event_type.clone())
@@ -156,7 +159,7 @@ impl<'a> Look<'a> {
             feed::told_of(&mut *connection, &live).await?
         };
         Ok(Surroundings {
-            heard: reporters::last_heard(&mut *connection, &open).await?,
+            heard: reporters::heard(&mut *connection, &open).await?,
             outages: aggregators::outages(&mut *connection, now).await?,
             losses: losses::since(&mut *connection, timestamp(began_ms), now).await?,
             flows: flows::of_types(&mut *connection, &types.into_iter().collect::<Vec<_>>())

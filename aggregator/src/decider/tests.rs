@@ -263,13 +263,37 @@ async fn our_own_outage_dooms_nobody() {
     assert_eq!(rule, "stalled");
 }
 
-/// Its proxy was heard of at this time.
+/// Proxies were heard of at this time, and all that their reporters gave out has arrived.
 async fn hear(app: &App, at_ms: u64) {
-    sqlx::query("UPDATE proxies SET last_heard = $1")
-        .bind(timestamp(at_ms))
-        .execute(app.store.pool())
+    for statement in [
+        "UPDATE proxies SET last_heard = $1",
+        "UPDATE reporters SET checked_at = $1",
+    ] {
+        sqlx::query(statement)
+            .bind(timestamp(at_ms))
+            .execute(app.store.pool())
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_is_set_right() {
+    let app = testing::app().await;
+    let mut web = Side::new(1, "shop/web");
+    let mut till = Side::new(2, "shop/till");
+    till.clock_behind_ms = 300_000;
+    // The till's clock says that it was first.
+    web.state(&app, attempt("e-1", None, 200)).await.unwrap();
+    till.state(&app, attempt("e-1", None, 200)).await.unwrap();
+    app.decider.decide_once(clock::now_ms()).await;
+    let entry: String = sqlx::query_scalar("SELECT entry FROM events")
+        .fetch_one(app.store.pool())
         .await
         .unwrap();
+    assert_eq!(entry, "shop/web");
+    let stated = "SELECT count(*) FROM reports WHERE at < received - interval '4 minutes'";
+    assert_eq!(number(&app, stated).await, 1, "as it was stated");
 }
 
 #[tokio::test]

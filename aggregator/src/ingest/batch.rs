@@ -40,7 +40,7 @@ struct Lenient {
 
 /// Reads a batch. The quick way takes it whole; when that fails, each report stands alone.
 pub(crate) fn read(body: &[u8]) -> Result<Batch, Error> {
-    let (reporter, reports, rejected) = match serde_json::from_slice::<WireBatch>(body) {
+    let (reporter, sent_ms, (reports, rejected)) = match serde_json::from_slice::<WireBatch>(body) {
         Ok(batch) => unpack(batch),
         Err(_) => unpack_leniently(serde_json::from_slice(body)?),
     };
@@ -57,6 +57,7 @@ pub(crate) fn read(body: &[u8]) -> Result<Batch, Error> {
             reporter,
             is_proxy: true,
         },
+        sent_ms,
         reports: Vec::with_capacity(reports.len()),
         rejected,
     };
@@ -69,7 +70,8 @@ pub(crate) fn read(body: &[u8]) -> Result<Batch, Error> {
     Ok(batch)
 }
 
-type Unpacked = (Reporter, Vec<Report>, Vec<Rejection>);
+/// Who sent it, when, and what can be read of it or not.
+type Unpacked = (Reporter, u64, (Vec<Report>, Vec<Rejection>));
 
 fn unpack(batch: WireBatch) -> Unpacked {
     let mut rejected = Vec::new();
@@ -80,7 +82,7 @@ fn unpack(batch: WireBatch) -> Unpacked {
             Err(rejection) => rejected.push(rejection),
         }
     }
-    (batch.reporter, reports, rejected)
+    (batch.reporter, batch.sent_ms, (reports, rejected))
 }
 
 fn unpack_leniently(batch: Lenient) -> Unpacked {
@@ -111,7 +113,7 @@ fn unpack_leniently(batch: Lenient) -> Unpacked {
             Err(rejection) => rejected.push(rejection),
         }
     }
-    (batch.reporter, reports, rejected)
+    (batch.reporter, batch.sent_ms, (reports, rejected))
 }
 
 /// Why the store cannot hold a report, if it cannot.

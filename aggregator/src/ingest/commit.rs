@@ -106,8 +106,15 @@ impl Committer {
             .iter()
             .map(|b| (reporter_number(b.sender.reporter.id), b.sender.clone()))
             .collect();
+        let mut clocks: BTreeMap<i64, i64> = BTreeMap::new();
+        for batch in batches {
+            let ahead_ms = now_ms.cast_signed().saturating_sub_unsigned(batch.sent_ms);
+            let id = reporter_number(batch.sender.reporter.id);
+            let least = clocks.entry(id).or_insert(ahead_ms);
+            *least = ahead_ms.min(*least);
+        }
         let mut transaction = self.parts.store.begin().await?;
-        let strangers = reporters::hear(&mut transaction, &senders, now).await?;
+        let strangers = reporters::hear(&mut transaction, &senders, &clocks, now).await?;
         let is_stranger = |batch: &Batch| {
             let id = reporter_number(batch.sender.reporter.id);
             // Two services in one group under one id: the first to be known keeps it.
@@ -218,9 +225,8 @@ impl Committer {
         let new = reports::insert(&mut *connection, &mut group.rows, now).await?;
         for key in &new.statuses {
             if let Some((reporter, status, at_ms)) = group.statuses.get(key) {
-                let at = timestamp(*at_ms);
                 let lost =
-                    reporters::take_status(&mut *connection, reporter, status, at, now).await?;
+                    reporters::take_status(&mut *connection, reporter, status, *at_ms, now).await?;
                 self.parts.metrics.reports_lost.inc_by(lost);
             }
         }

@@ -157,13 +157,14 @@ fn status(seq: u64, dropped: u64) -> Body {
             id: kaeru_protocol::ReporterId(1),
             seq,
             dropped,
+            gone: false,
         }],
         ..ProxyStatus::default()
     }))
 }
 
 #[tokio::test]
-async fn a_status_counts_once_and_gaps_are_found_at_the_next() {
+async fn a_status_counts_once_and_what_is_lost_is_told_from_what_is_late() {
     let app = testing::app().await;
     let mut web = Side::new(1, "shop/web");
     let mut reports: Vec<_> = (0..5)
@@ -177,26 +178,44 @@ async fn a_status_counts_once_and_gaps_are_found_at_the_next() {
     }
     let succeeded = "SELECT succeeded FROM proxies WHERE proxy = 'proxy-1'";
     assert_eq!(number(&app, succeeded).await, 7);
+    let later = vec![web.body(status(7, 0))];
+    app.ingest.store(web.batch(later)).await.unwrap();
+    assert_eq!(number(&app, succeeded).await, 14);
     assert_eq!(
         app.metrics.reports_lost.get(),
         0,
         "they may still be on their way"
     );
 
-    let later = vec![web.body(status(7, 0))];
-    app.ingest.store(web.batch(later)).await.unwrap();
-    assert_eq!(number(&app, succeeded).await, 14);
-    assert_eq!(app.metrics.reports_lost.get(), 2);
-    let lost = "SELECT lost FROM losses WHERE service = 'shop/web'";
-    assert_eq!(number(&app, lost).await, 2);
-
-    // The reporter's own count names the same two: they are not lost again, but a third is.
+    // The reporter's own count says that it dropped them.
     let later = vec![web.body(status(8, 2))];
     app.ingest.store(web.batch(later)).await.unwrap();
     assert_eq!(app.metrics.reports_lost.get(), 2);
+    let lost = "SELECT lost FROM losses WHERE service = 'shop/web'";
+    assert_eq!(number(&app, lost).await, 2);
     let later = vec![web.body(status(9, 3))];
     app.ingest.store(web.batch(later)).await.unwrap();
     assert_eq!(app.metrics.reports_lost.get(), 3);
+}
+
+#[tokio::test]
+async fn a_proxy_that_was_started_anew_may_have_lost_something() {
+    let app = testing::app().await;
+    let mut before = Side::new(1, "shop/web");
+    before.state(&app, attempt("e-1", None, 200)).await.unwrap();
+    let mut after = Side::new(2, "shop/web");
+    after.reporter.proxy = before.reporter.proxy.clone();
+    let mut anew = ProxyStatus::default();
+    anew.reporters.push(ReporterMark {
+        id: after.reporter.id,
+        seq: 1,
+        dropped: 0,
+        gone: false,
+    });
+    let told = after.body(Body::Proxy(Box::new(anew)));
+    app.ingest.store(after.batch(vec![told])).await.unwrap();
+    let missed = "SELECT count(*) FROM losses WHERE reporter = 1 AND lost = 0";
+    assert_eq!(number(&app, missed).await, 1);
 }
 
 #[tokio::test]

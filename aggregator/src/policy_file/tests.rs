@@ -21,7 +21,7 @@ fn the_example_is_valid_and_names_every_key() {
     let order = "order.placed".parse().unwrap();
     let of_orders = policy.for_event(Some(&order), None);
     assert_eq!(
-        (of_orders.mode(), of_orders.deadline_ms()),
+        (of_orders.mode(), of_orders.deadline().map(|(ms, _)| ms)),
         (Mode::Enforce, Some(120_000))
     );
     assert_eq!(policy.for_event(None, None).mode(), Mode::Shadow);
@@ -89,7 +89,8 @@ fn every_key_is_read() {
         (layer.required, layer.nothing_to_undo),
         (Some(true), Some(false))
     );
-    let step = policy.for_step(None, &"a/b".parse().unwrap());
+    let service = "a/b".parse().unwrap();
+    let step = policy.for_step(None, &service);
     let of = |status| {
         step.outcome(&Ending {
             status: Some(status),

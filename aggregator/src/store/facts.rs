@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use kaeru_flow::{Fact, ReportKey};
+use kaeru_flow::{Fact, ReportKey, set_right};
 use kaeru_protocol::{Call, Ending, EventId, EventReport, ReporterId, Side};
 use sqlx::{FromRow, PgConnection};
 
@@ -37,8 +37,8 @@ struct Row {
     path: Option<String>,
     event_type: Option<String>,
     service: String,
-    proxy: String,
     gateway: bool,
+    clock_ms: Option<i64>,
 }
 
 /// The facts of these events, at most `each_max` of each.
@@ -50,7 +50,7 @@ pub(crate) async fn of_events(
     let names: Vec<&str> = events.iter().map(EventId::as_str).collect();
     // One descent of the index per event and day; LIMIT holds for each event alone.
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT r.*, c.caller, c.callee, c.method, c.path, c.event_type, v.service, v.proxy, v.gateway
+        "SELECT r.*, c.caller, c.callee, c.method, c.path, c.event_type, v.service, v.gateway, v.clock_ms
          FROM unnest($1::text[]) AS wanted (event)
          CROSS JOIN LATERAL (
              SELECT reporter, seq, at, received, sent, call, ms, kind, status, outbound, borrowed, event,
@@ -123,9 +123,8 @@ impl Row {
                 seq: self.seq.cast_unsigned(),
             },
             service,
-            proxy: self.proxy.into(),
             gateway: self.gateway,
-            at_ms: millis(self.at),
+            at_ms: set_right(millis(self.at), self.clock_ms.unwrap_or(0)),
             received_ms: millis(self.received),
             report,
         })

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use kaeru_flow::{Loss, Span};
-use kaeru_protocol::Reporter;
+use kaeru_protocol::{ReporterId, ServiceName};
 use sqlx::PgConnection;
 
 use super::Result;
@@ -15,7 +15,7 @@ const LOSSES_MAX: i64 = 1_000;
 pub(crate) async fn add(
     connection: &mut PgConnection,
     reporter: i64,
-    sender: &Reporter,
+    service: &ServiceName,
     (since, until): (DateTime<Utc>, DateTime<Utc>),
     lost: i64,
 ) -> Result<()> {
@@ -24,7 +24,7 @@ pub(crate) async fn add(
          ON CONFLICT (reporter, until) DO NOTHING",
     )
     .bind(reporter)
-    .bind(sender.service.as_str())
+    .bind(service.as_str())
     .bind(since)
     .bind(until)
     .bind(lost)
@@ -33,6 +33,9 @@ pub(crate) async fn add(
     Ok(())
 }
 
+/// Service, reporter, since, until.
+type Row = (String, Option<i64>, DateTime<Utc>, DateTime<Utc>);
+
 /// Losses that reach into the time since `since`. A proxy that broke its promise to be heard of counts from
 /// then until the moment it had promised: after that it is gone, and nothing passes it.
 pub(crate) async fn since(
@@ -40,21 +43,22 @@ pub(crate) async fn since(
     since: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<Vec<Loss>> {
-    let rows: Vec<(String, DateTime<Utc>, DateTime<Utc>)> = sqlx::query_as(
-        "SELECT service, since, until FROM losses WHERE until >= $1
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT service, reporter, since, until FROM losses WHERE until >= $1
          UNION ALL
-         SELECT service, last_heard, due_at FROM proxies
+         SELECT service, NULL, last_heard, due_at FROM proxies
          WHERE due_at BETWEEN $1 AND $2 AND last_heard < due_at
-         ORDER BY 3 DESC LIMIT $3",
+         ORDER BY 4 DESC LIMIT $3",
     )
     .bind(since)
     .bind(now)
     .bind(LOSSES_MAX)
     .fetch_all(connection)
     .await?;
-    let loss = |(service, since, until): (String, _, _)| {
+    let loss = |(service, reporter, since, until): Row| {
         Some(Loss {
             service: service.parse().ok()?,
+            reporter: reporter.map(|id| ReporterId(id.cast_unsigned())),
             span: Span {
                 from_ms: millis(since),
                 to_ms: millis(until),

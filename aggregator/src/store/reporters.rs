@@ -4,13 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use kaeru_protocol::{ProxyStatus, Reporter, ReporterMark};
-use sqlx::PgConnection;
+use kaeru_flow::{Heard, set_right};
+use kaeru_protocol::{ProxyStatus, Reporter, ReporterId, ReporterMark};
 use sqlx::types::Json;
+use sqlx::{FromRow, PgConnection};
 
 use super::Result;
 use super::reports::reporter_number;
-use crate::clock::millis;
+use crate::accounts::{Account, Told};
+use crate::clock::{millis, timestamp};
+
+/// A clock that seems so much further behind than before was set back, ms: no batch takes that long.
+const CLOCK_SET_BACK_MS: i64 = 60_000;
 
 /// Who sent a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,28 +27,34 @@ pub(crate) struct Sender {
 }
 
 /// Notes that these were heard of, and returns the reporters that may not be who they say: their id or their
-/// proxy belongs to another service.
+/// proxy belongs to another service. `clocks` says how far our clock was ahead of theirs at most.
 pub(crate) async fn hear(
     connection: &mut PgConnection,
     senders: &BTreeMap<i64, Sender>,
+    clocks: &BTreeMap<i64, i64>,
     now: DateTime<Utc>,
 ) -> Result<Vec<i64>> {
     let each = |of: fn(&Sender) -> &str| senders.values().map(of).collect::<Vec<&str>>();
     let ids: Vec<i64> = senders.keys().copied().collect();
+    // A batch that took long makes a clock seem behind: the least is nearest to the truth, until a clock is set back.
     let known: Vec<i64> = sqlx::query_scalar(
-        "INSERT INTO reporters (id, proxy, service, gateway, first_heard, last_heard, checked_at)
-         SELECT id, proxy, service, gateway, $5, $5, $5
-         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::boolean[])
-             AS new (id, proxy, service, gateway) ORDER BY id
-         ON CONFLICT (id) DO UPDATE SET last_heard = greatest(reporters.last_heard, excluded.last_heard)
-             WHERE reporters.service = excluded.service AND reporters.proxy = excluded.proxy
+        "INSERT INTO reporters AS r (id, proxy, service, gateway, clock_ms, first_heard, last_heard, checked_at)
+         SELECT id, proxy, service, gateway, clock_ms, $6, $6, $6
+         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::boolean[], $5::bigint[])
+             AS new (id, proxy, service, gateway, clock_ms) ORDER BY id
+         ON CONFLICT (id) DO UPDATE SET last_heard = greatest(r.last_heard, excluded.last_heard),
+             clock_ms = CASE WHEN excluded.clock_ms BETWEEN r.clock_ms AND r.clock_ms + $7 THEN r.clock_ms
+                 ELSE excluded.clock_ms END
+             WHERE r.service = excluded.service AND r.proxy = excluded.proxy
          RETURNING id",
     )
     .bind(&ids)
     .bind(each(|s| &s.reporter.proxy))
     .bind(each(|s| s.reporter.service.as_str()))
     .bind(senders.values().map(|s| s.reporter.gateway).collect::<Vec<_>>())
+    .bind(ids.iter().map(|id| clocks.get(id).copied().unwrap_or(0)).collect::<Vec<_>>())
     .bind(now)
+    .bind(CLOCK_SET_BACK_MS)
     .fetch_all(&mut *connection)
     .await?;
     // One row a proxy, whatever number of its VMs sent.
@@ -84,9 +95,15 @@ pub(crate) async fn take_status(
     connection: &mut PgConnection,
     sender: &Reporter,
     status: &ProxyStatus,
-    at: DateTime<Utc>,
+    at_ms: u64,
     now: DateTime<Utc>,
 ) -> Result<u64> {
+    let clock_ms: Option<i64> = sqlx::query_scalar("SELECT clock_ms FROM reporters WHERE id = $1")
+        .bind(reporter_number(sender.id))
+        .fetch_one(&mut *connection)
+        .await?;
+    let stated_ms = set_right(at_ms, clock_ms.unwrap_or(0));
+    let at = timestamp(stated_ms);
     let counts = &status.counts;
     sqlx::query(
         "UPDATE proxies SET
@@ -116,28 +133,52 @@ pub(crate) async fn take_status(
     let mut marks = status.reporters.clone();
     marks.sort_unstable_by_key(|mark| reporter_number(mark.id));
     for mark in &marks {
-        lost += take_mark(connection, sender, mark, now).await?;
+        lost += take_mark(&mut *connection, sender, mark, stated_ms, now).await?;
     }
+    miss(connection, sender, &marks, at).await?;
     Ok(lost)
 }
 
 /// What a reporter's row says of its sequences.
-type Marked = (i64, Option<DateTime<Utc>>, i64, DateTime<Utc>, i64, i64);
+#[derive(FromRow)]
+struct Sequences {
+    marked_seq: i64,
+    marked_at: Option<DateTime<Utc>>,
+    marked_gone: bool,
+    checked_seq: i64,
+    checked_at: DateTime<Utc>,
+    dropped: i64,
+    missing: i64,
+}
 
-/// How far one reporter came. What it had given out by the last status must be here by now, or is lost: a
-/// status comes after the reports that were due before it.
+impl Sequences {
+    fn account(&self) -> Account {
+        Account {
+            marked_seq: self.marked_seq.cast_unsigned(),
+            marked_ms: self.marked_at.map(millis),
+            marked_gone: self.marked_gone,
+            checked_seq: self.checked_seq.cast_unsigned(),
+            checked_ms: millis(self.checked_at),
+            dropped: self.dropped.cast_unsigned(),
+            missing: self.missing.cast_unsigned(),
+        }
+    }
+}
+
+/// How far one reporter came, and what of it is lost.
 async fn take_mark(
     connection: &mut PgConnection,
     sender: &Reporter,
     mark: &ReporterMark,
+    stated_ms: u64,
     now: DateTime<Utc>,
 ) -> Result<u64> {
     let id = reporter_number(mark.id);
-    let marked: Option<Marked> = sqlx::query_as(
+    let marked: Option<Sequences> = sqlx::query_as(
         "INSERT INTO reporters AS r (id, proxy, service, gateway, first_heard, last_heard, checked_at)
          VALUES ($1, $2, $3, $4, $5, $5, $5)
-         ON CONFLICT (id) DO UPDATE SET id = r.id WHERE r.proxy = excluded.proxy
-         RETURNING marked_seq, marked_at, checked_seq, checked_at, dropped, missing",
+         ON CONFLICT (id) DO UPDATE SET gone_at = NULL WHERE r.proxy = excluded.proxy
+         RETURNING marked_seq, marked_at, marked_gone, checked_seq, checked_at, dropped, missing",
     )
     .bind(id)
     .bind(&*sender.proxy)
@@ -147,58 +188,97 @@ async fn take_mark(
     .fetch_optional(&mut *connection)
     .await?;
     // A reporter of another proxy is not this proxy's to speak for.
-    let Some((marked_seq, marked_at, checked_seq, checked_at, dropped, missing)) = marked else {
+    let Some(marked) = marked else {
         return Ok(0);
     };
     let came: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM reports WHERE reporter = $1 AND seq > $2 AND seq <= $3",
     )
     .bind(id)
-    .bind(checked_seq)
-    .bind(marked_seq)
+    .bind(marked.checked_seq)
+    .bind(marked.marked_seq)
     .fetch_one(&mut *connection)
     .await?;
-    let now_missing = missing.saturating_add((marked_seq - checked_seq - came).max(0));
-    let now_dropped = bounded(mark.dropped).max(dropped);
-    // A report that its reporter dropped shows as a gap too: the larger number is what was lost.
-    let lost = now_missing.max(now_dropped) - missing.max(dropped);
+    let mut account = marked.account();
+    let mark = ReporterMark {
+        seq: bounded(mark.seq).cast_unsigned(),
+        dropped: bounded(mark.dropped).cast_unsigned(),
+        ..*mark
+    };
+    let told = account.take(&mark, stated_ms, came.cast_unsigned());
     sqlx::query(
-        "UPDATE reporters SET marked_seq = greatest(marked_seq, $2), marked_at = $3, checked_seq = $4,
-             checked_at = $5, dropped = $6, missing = $7 WHERE id = $1",
+        "UPDATE reporters SET marked_seq = $2, marked_at = $3, marked_gone = $4, checked_seq = $5,
+             checked_at = $6, dropped = $7, missing = $8 WHERE id = $1",
     )
     .bind(id)
-    .bind(bounded(mark.seq))
-    .bind(now)
-    .bind(marked_seq)
-    .bind(marked_at.unwrap_or(checked_at))
-    .bind(now_dropped)
-    .bind(now_missing)
+    .bind(account.marked_seq.cast_signed())
+    .bind(account.marked_ms.map(timestamp))
+    .bind(account.marked_gone)
+    .bind(account.checked_seq.cast_signed())
+    .bind(timestamp(account.checked_ms))
+    .bind(bounded(account.dropped))
+    .bind(bounded(account.missing))
     .execute(&mut *connection)
     .await?;
-    if lost > 0 {
-        super::losses::add(connection, id, sender, (checked_at, now), lost).await?;
+    match told {
+        Told::Nothing | Told::Lost(0) => Ok(0),
+        Told::Lost(lost) => {
+            let span = (marked.checked_at, now);
+            super::losses::add(connection, id, &sender.service, span, bounded(lost)).await?;
+            Ok(lost)
+        }
     }
-    Ok(lost.cast_unsigned())
 }
 
-/// When each of these proxies was last heard of, ms.
-pub(crate) async fn last_heard(
+/// Reporters that their proxy names no more though it did: the whole proxy was started anew. What they held then,
+/// nobody can count.
+async fn miss(
     connection: &mut PgConnection,
-    proxies: &BTreeSet<&str>,
-) -> Result<BTreeMap<Box<str>, u64>> {
-    if proxies.is_empty() {
+    sender: &Reporter,
+    marks: &[ReporterMark],
+    at: DateTime<Utc>,
+) -> Result<()> {
+    let named: Vec<i64> = marks.iter().map(|mark| reporter_number(mark.id)).collect();
+    let missed: Vec<(i64, DateTime<Utc>)> = sqlx::query_as(
+        "UPDATE reporters SET gone_at = $3
+         WHERE proxy = $1 AND id <> ALL($2) AND gone_at IS NULL AND last_heard < $3
+         RETURNING id, checked_at",
+    )
+    .bind(&*sender.proxy)
+    .bind(&named)
+    .bind(at)
+    .fetch_all(&mut *connection)
+    .await?;
+    for (id, checked_at) in missed {
+        super::losses::add(&mut *connection, id, &sender.service, (checked_at, at), 0).await?;
+    }
+    Ok(())
+}
+
+/// How far each of these reporters was heard.
+pub(crate) async fn heard(
+    connection: &mut PgConnection,
+    reporters: &BTreeSet<ReporterId>,
+) -> Result<BTreeMap<ReporterId, Heard>> {
+    if reporters.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let names: Vec<&str> = proxies.iter().copied().collect();
-    let rows: Vec<(String, DateTime<Utc>)> =
-        sqlx::query_as("SELECT proxy, last_heard FROM proxies WHERE proxy = ANY($1)")
-            .bind(names)
-            .fetch_all(connection)
-            .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(proxy, at)| (proxy.into(), millis(at)))
-        .collect())
+    let ids: Vec<i64> = reporters.iter().copied().map(reporter_number).collect();
+    let rows: Vec<(i64, DateTime<Utc>, DateTime<Utc>)> = sqlx::query_as(
+        "SELECT r.id, p.last_heard, r.checked_at FROM reporters r JOIN proxies p USING (proxy)
+         WHERE r.id = ANY($1)",
+    )
+    .bind(ids)
+    .fetch_all(connection)
+    .await?;
+    let heard = |(id, last_heard, checked_at): (i64, _, _)| {
+        let heard = Heard {
+            proxy_ms: millis(last_heard),
+            accounted_ms: millis(checked_at),
+        };
+        (ReporterId(id.cast_unsigned()), heard)
+    };
+    Ok(rows.into_iter().map(heard).collect())
 }
 
 /// Forgets proxies and reporters that were last heard of before `first`; their reports are gone too.

@@ -87,11 +87,13 @@ fn the_batch_is_the_one_that_the_protocol_builds() {
                 id: ReporterId(1),
                 seq: 12,
                 dropped: 13,
+                gone: true,
             },
             ReporterMark {
                 id: ReporterId(2),
                 seq: 14,
                 dropped: 0,
+                gone: false,
             },
         ],
     })));

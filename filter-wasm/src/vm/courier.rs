@@ -103,10 +103,9 @@ impl<H: Host> Vm<H> {
         if oldest_ms == u64::MAX {
             oldest_ms = 0;
         }
-        if oldest_ms != self.oldest_ms {
-            self.oldest_ms = oldest_ms;
-            self.note(now_ms);
-        }
+        self.oldest_ms = oldest_ms;
+        // Also where nothing changed: a VM that writes no note any more is gone.
+        self.note(now_ms);
     }
 
     /// Sends the next batch, unless one is on its way (its answer sends what is urgent) or the last failure is too near.

@@ -45,7 +45,7 @@ impl<H: Host> Vm<H> {
             &mut self.metrics,
         );
         report.call.to = self.callee(&request);
-        report.sent_ms = Some(now_ms);
+        report.sent_ms = Some(self.stamp(now_ms));
         if report.call.event_type.is_none() {
             report.call.event_type = kin.event_type;
         }
@@ -73,7 +73,7 @@ impl<H: Host> Vm<H> {
             Side::Outbound,
             &mut self.metrics,
         );
-        report.sent_ms = Some(now_ms);
+        report.sent_ms = Some(self.stamp(now_ms));
         let event_type = stream::type_of(&report, setup.service());
         self.send_on(setup, id, now_ms, &request, (report, event_type), mesh)
     }
@@ -97,7 +97,8 @@ impl<H: Host> Vm<H> {
                 self.host
                     .set_header(HeaderMap::Request, names::EVENT_ID, event);
             }
-            let from = format!("{};t={}", setup.service(), now_ms);
+            let sent_ms = report.sent_ms.unwrap_or(now_ms);
+            let from = format!("{};t={sent_ms}", setup.service());
             self.host
                 .set_header(HeaderMap::Request, names::EVENT_FROM, from.as_bytes());
             let event_type = event_type.as_ref().map(|t| t.as_str().as_bytes());

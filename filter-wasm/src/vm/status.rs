@@ -18,6 +18,10 @@ use crate::roll;
 const BASE: &str = "kaeru.status";
 /// The last load values of the service, as JSON.
 const LOAD: &str = "kaeru.load";
+/// Without a note on the roll for so many flushes, and at least [`SILENT_MS`], a VM is gone.
+const SILENT_FLUSHES: u64 = 5;
+/// See [`SILENT_FLUSHES`], ms.
+const SILENT_MS: u64 = 10_000;
 /// How late a status may come, ms: a change of leader, and two flushes beside.
 const GRACE_MS: u32 = 3_000;
 
@@ -62,7 +66,9 @@ impl<H: Host> Vm<H> {
             dropped,
         ] = since;
         let heard_since_ms = now_ms.saturating_sub(u64::from(interval_ms) * 2);
-        let (mut reporters, oldest_ms) = roll::call(&self.host, heard_since_ms);
+        let silence_ms = SILENT_MS.max(SILENT_FLUSHES * u64::from(setup.config.flush_interval_ms));
+        let silent_ms = now_ms.saturating_sub(silence_ms);
+        let (mut reporters, oldest_ms) = roll::call(&self.host, heard_since_ms, silent_ms);
         // This status is itself a report of this VM.
         reporters.retain(|mark| mark.id != self.me);
         reporters.insert(
@@ -71,6 +77,7 @@ impl<H: Host> Vm<H> {
                 id: self.me,
                 seq: self.outbox.last_seq() + 1,
                 dropped: self.outbox.dropped(),
+                gone: false,
             },
         );
         reporters.truncate(kaeru_protocol::limits::REPORTERS_MAX);

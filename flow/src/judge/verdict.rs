@@ -2,26 +2,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kaeru_protocol::Peer;
+use kaeru_protocol::{Outcome, Peer};
 
 use super::{Case, Considered, Judgement};
 use crate::order::order;
 use crate::{
-    Contested, Decision, Effect, EventState, Evidence, Plan, PlanEntry, Reason, Standing,
-    Withdrawal,
+    Contested, Decision, Effect, EventState, Evidence, Ground, Plan, PlanEntry, Reason, SeenBy,
+    Standing, Withdrawal,
 };
 
 impl Case<'_> {
     /// The first revision, unless there is nothing to undo.
-    pub(super) fn doom(&self, reason: &Reason, evidence: &[Evidence]) -> Option<Decision> {
+    pub(super) fn doom(
+        &self,
+        reason: &Reason,
+        evidence: &[Evidence],
+        grounds: &[Ground],
+    ) -> Option<Decision> {
         let plan = self.plan();
         (!plan.is_empty()).then(|| Decision {
             revision: 1,
             standing: Standing::Live,
             reason: reason.clone(),
             evidence: evidence.to_vec(),
+            grounds: grounds.to_vec(),
             plan,
             policy_version: self.event.version(),
+            plan_policy_version: self.event.version(),
             flow_version: self.flow.map(|f| f.version),
             decided_ms: self.now.at_ms,
         })
@@ -48,11 +55,14 @@ impl Case<'_> {
                 rule: decided.reason.rule(),
                 fired: true,
                 why: decided.reason.to_string().into(),
+                grounds: decided.grounds.clone(),
+                until_ms: None,
             }],
             decision: changed.then(|| Decision {
                 revision: decided.revision + 1,
                 standing,
                 plan,
+                plan_policy_version: self.event.version(),
                 ..decided.clone()
             }),
         }
@@ -123,5 +133,37 @@ impl Case<'_> {
             .chain(earlier)
             .cloned()
             .collect()
+    }
+
+    /// Whether an entry attempt succeeded that was heard of after `ms`.
+    fn entry_succeeded_after(&self, ms: u64) -> bool {
+        self.trace.entry_call().is_some_and(|call| {
+            call.attempts.iter().any(|a| {
+                a.seen_by == SeenBy::Service
+                    && a.outcome == Outcome::Succeeded
+                    && a.received_ms > ms
+            })
+        })
+    }
+
+    /// Services with something to undo, or that had in an earlier revision.
+    fn effects(&self) -> impl Iterator<Item = (&Peer, Effect)> {
+        let planned = self
+            .planned()
+            .map(|p| p.entries.as_slice())
+            .unwrap_or_default();
+        self.trace
+            .steps
+            .iter()
+            .filter(|(_, step)| !step.external && !step.gateway && step.effect != Effect::No)
+            .map(|(peer, step)| (peer, step.effect))
+            .chain(planned.iter().filter_map(|entry| {
+                let known = self
+                    .trace
+                    .steps
+                    .get(&entry.service)
+                    .map_or(Effect::No, |s| s.effect);
+                (known == Effect::No).then_some((&entry.service, Effect::No))
+            }))
     }
 }

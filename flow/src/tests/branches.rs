@@ -44,14 +44,15 @@ fn a_word_from_a_branch_counts_only_where_it_is_required() {
         &case,
         &required,
         &expect![[r#"
-        100: rolling_back, look again after 1945
-        roll back, revision 1: shop/consumer says that the event failed for good
-          because shop/consumer said `failed` (000007ffec078cfd/1)
-          undo shop/backend (yes)
-          undo shop/mail (maybe)
-          undo shop/consumer (maybe) after shop/mail
-          undo shop/web (yes) after shop/backend
-    "#]],
+            100: rolling_back, look again after 1945
+            roll back, revision 1: shop/consumer says that the event failed for good
+              because shop/consumer said `failed` (000007ffec078cfd/1)
+              by policy 3 for shop/consumer: `required: on`
+              undo shop/backend (yes)
+              undo shop/mail (maybe)
+              undo shop/consumer (maybe) after shop/mail
+              undo shop/web (yes) after shop/backend
+        "#]],
     );
 }
 

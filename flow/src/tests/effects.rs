@@ -74,7 +74,7 @@ fn a_rejection_may_pass_on_a_failure_from_below() {
         "c>d POST /x 500; b>c POST /x no; a>b POST /x no; a POST /x no",
         &Setting::default(),
         &expect![[r#"
-            1000: rolling_back, look again after 1045
+            1000: rolling_back, look again after 1905
             roll back, revision 1: an operator says so: alice: show me
               because an operator demanded it: alice: show me (a5dce45ff975a3ad/1)
               undo shop/d (maybe)
@@ -118,7 +118,23 @@ fn a_caller_adds_a_maybe_and_the_callee_clears_it() {
         "web>db POST /rows no sent=20; web=>db POST /rows 504 sent=20 try=3; web POST /orders no",
         &Setting::default(),
         &expect![[r#"
-            1000: rolling_back, look again after 1035
+            1000: rolling_back, look again after 1905
+            roll back, revision 1: an operator says so: alice: show me
+              because an operator demanded it: alice: show me (a5dce45ff975a3ad/1)
+              undo shop/db (maybe)
+              undo shop/web (maybe) after shop/db
+        "#]],
+    );
+}
+
+#[test]
+fn two_calls_at_once_are_told_apart_by_their_method() {
+    // The read was answered; of the write, sent in the same millisecond, only its caller knows.
+    plan_of(
+        "web>db GET /rows ok sent=20; web=>db POST /rows silent sent=20; web POST /orders no",
+        &Setting::default(),
+        &expect![[r#"
+            1000: rolling_back, look again after 1905
             roll back, revision 1: an operator says so: alice: show me
               because an operator demanded it: alice: show me (a5dce45ff975a3ad/1)
               undo shop/db (maybe)
@@ -133,24 +149,28 @@ fn a_clean_up_that_undoes() {
         undoes: vec!["POST /cancel".parse().unwrap()],
         ..Layer::default()
     };
-    let case = "web>db POST /rows ok; web POST /orders 500; db cleans POST /cancel ok; ? 2000";
+    let case = "web>db POST /rows ok; web POST /orders 500; db cleans POST /cancel ok; ? 3100";
     check_in(
         case,
         &for_service("db", undoes.clone()),
         &expect![[r#"
-        2000: rolling_back, look again after 35
-        roll back, revision 1: the entry shop/web failed and was not tried again in time
-          because shop/web ended POST /orders with 500 (000000000004f9ed/1)
-          undo shop/web (maybe)
-    "#]],
+            3100: rolling_back, settled
+            roll back, revision 1: the entry shop/web failed and was not tried again in time
+              because shop/web answered 500 to POST /orders (000000000004f9ed/1)
+              by the built-in `entry_retry_wait: 1s`
+              by the built-in `settle: 2s`
+              undo shop/web (maybe)
+        "#]],
     );
     check_in(
         &case.replace("/cancel ok", "/cancel 500"),
         &for_service("db", undoes),
         &expect![[r#"
-            2000: rolling_back, look again after 35
+            3100: rolling_back, settled
             roll back, revision 1: the entry shop/web failed and was not tried again in time
-              because shop/web ended POST /orders with 500 (000000000004f9ed/1)
+              because shop/web answered 500 to POST /orders (000000000004f9ed/1)
+              by the built-in `entry_retry_wait: 1s`
+              by the built-in `settle: 2s`
               undo shop/db (yes)
               undo shop/web (maybe) after shop/db
         "#]],

@@ -64,23 +64,65 @@ fn one_reporter_that_knows_is_enough() {
 #[test]
 fn retries_do_not_make_an_id_shared() {
     check(
-        "web>db POST /rows ok borrowed; web POST /orders 500 borrowed; web POST /orders 500 borrowed; ? 3000",
+        "web>db POST /rows ok borrowed; web POST /orders 500 borrowed; web POST /orders 500 borrowed; ? 3100",
         &expect![[r#"
-            3000: rolling_back, settled
+            3100: rolling_back, settled
             roll back, revision 1: the entry shop/web failed and was not tried again in time
-              because shop/web ended POST /orders with 500 (000000000004f9ed/2)
+              because shop/web answered 500 to POST /orders (000000000004f9ed/2)
+              by the built-in `entry_retry_wait: 1s`
+              by the built-in `settle: 2s`
               undo shop/db (yes)
               undo shop/web (maybe) after shop/db
         "#]],
     );
     check(
-        "web GET /orders ok borrowed; web>db POST /rows ok borrowed; web POST /orders 500 borrowed; ? 3000",
+        "web GET /orders ok borrowed; web>db POST /rows ok borrowed; web POST /orders 500 borrowed; ? 3100",
         &expect![[r#"
-            3000: rolling_back, settled
+            3100: rolling_back, settled
             roll back, revision 1: the entry shop/web failed and was not tried again in time
-              because shop/web ended POST /orders with 500 (000000000004f9ed/2)
+              because shop/web answered 500 to POST /orders (000000000004f9ed/2)
+              by the built-in `entry_retry_wait: 1s`
+              by the built-in `settle: 2s`
               undo shop/db (yes)
               undo shop/web (maybe) after shop/db
+        "#]],
+    );
+}
+
+#[test]
+fn an_attempt_whose_end_is_on_its_way_overlaps_nothing_yet() {
+    let case = |then: &str| {
+        format!(
+            "web POST /orders open borrowed as=x; web POST /orders open borrowed at=400 took=100; ? 500; {then}; ? 600"
+        )
+    };
+    // It had failed before the retry began.
+    check(
+        &case("web POST /orders 500 borrowed at=200 in=550 of=x"),
+        &expect![[r#"
+            500: running, look again after 1905
+              entry: the entry shop/web is still open
+              stalled: shop/web is open and heard of
+            600: running, look again after 1950
+              entry: the entry shop/web is still open
+              stalled: shop/web is open and heard of
+        "#]],
+    );
+    // It was still open.
+    check(
+        &case("web POST /orders open borrowed at=510 took=505 of=x"),
+        &expect![[r#"
+            500: running, look again after 1905
+              entry: the entry shop/web is still open
+              stalled: shop/web is open and heard of
+            600: running, shared: a borrowed id with a second unsafe entry that is no retry, look again after 1915
+              operator: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              word: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              fatal: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              entry: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              stalled: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              deadline: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
+              learned: the id is shared (a borrowed id with a second unsafe entry that is no retry): no rule applies
         "#]],
     );
 }
@@ -99,16 +141,20 @@ fn a_chosen_id_may_have_two_entries() {
 #[test]
 fn a_live_decision_of_a_shared_id_is_withdrawn() {
     check(
-        "web>db POST /rows ok borrowed; web POST /orders 500 borrowed; ? 1100; web POST /orders 200 borrowed at=2000; web POST /orders 200 borrowed at=2100; ? 2200",
+        "web>db POST /rows ok borrowed; web POST /orders 500 borrowed; ? 3100; web POST /orders 200 borrowed at=4000; web POST /orders 200 borrowed at=4100; ? 4200",
         &expect![[r#"
-            1100: rolling_back, look again after 925
+            3100: rolling_back, settled
             roll back, revision 1: the entry shop/web failed and was not tried again in time
-              because shop/web ended POST /orders with 500 (000000000004f9ed/1)
+              because shop/web answered 500 to POST /orders (000000000004f9ed/1)
+              by the built-in `entry_retry_wait: 1s`
+              by the built-in `settle: 2s`
               undo shop/db (yes)
               undo shop/web (maybe) after shop/db
-            2200: running, shared: a borrowed id with a second unsafe entry that is no retry, look again after 1905
+            4200: running, shared: a borrowed id with a second unsafe entry that is no retry, look again after 1905
             withdrawn by kaeru: the id is shared: a borrowed id with a second unsafe entry that is no retry, revision 2: the entry shop/web failed and was not tried again in time
-              because shop/web ended POST /orders with 500 (000000000004f9ed/1)
+              because shop/web answered 500 to POST /orders (000000000004f9ed/1)
+              by the built-in `entry_retry_wait: 1s`
+              by the built-in `settle: 2s`
               undo shop/db (yes)
               undo shop/web (yes) after shop/db
         "#]],

@@ -72,7 +72,6 @@ fn report() -> impl Strategy<Value = Fact> {
                         seq: 0,
                     },
                     service: service(SERVICES[who]),
-                    proxy: SERVICES[who].into(),
                     gateway: false,
                     at_ms,
                     received_ms: at_ms + 5,

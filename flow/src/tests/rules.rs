@@ -3,8 +3,8 @@
 use expect_test::expect;
 
 use super::{check, check_in, for_service, global};
-use crate::notation::Setting;
-use crate::{Layer, OutOfTouch};
+use crate::notation::{Setting, id, service};
+use crate::{Heard, Layer, Loss, OutOfTouch, Span};
 
 #[test]
 fn an_order_goes_through() {
@@ -54,7 +54,8 @@ fn a_fatal_status_of_an_external_host_counts_as_its_caller_saw_it() {
         &expect![[r#"
             30: rolling_back, look again after 1995
             roll back, revision 1: host:pay.example answered with a status that the policy calls fatal for it (402)
-              because host:pay.example answered 402 to POST /charge (00000041c27640ad/1)
+              because host:pay.example answered 402 to POST /charge, as the proxy of shop/backend saw it (00000041c27640ad/1)
+              by policy 3 for host:pay.example: `fatal: 402`
               undo shop/db-api (yes)
         "#]],
     );
@@ -64,7 +65,8 @@ fn a_fatal_status_of_an_external_host_counts_as_its_caller_saw_it() {
         &expect![[r#"
             30: rolling_back, look again after 1995
             roll back, revision 1: host:pay.example answered with a status that the policy calls fatal for it (4xx)
-              because host:pay.example answered 4xx to POST /charge (00000041c27640ad/1)
+              because host:pay.example answered 402 to POST /charge, as the proxy of shop/backend saw it (00000041c27640ad/1)
+              by policy 3 for host:pay.example: `fatal: 4xx`
               undo shop/db-api (yes)
         "#]],
     );
@@ -91,15 +93,17 @@ fn a_fatal_status_of_an_external_host_counts_as_its_caller_saw_it() {
 #[test]
 fn an_entry_that_fails_waits_for_a_retry() {
     check(
-        "web>backend POST /pay ok; web POST /orders 500; ? 30; ? 1024; ? 1025",
+        "web>backend POST /pay ok; web POST /orders 500; ? 30; ? 3024; ? 3025",
         &expect![[r#"
-            30: running, look again after 995
+            30: running, look again after 1995
               entry: the entry shop/web failed; it may be tried again within 1000 ms
-            1024: running, look again after 1
+            3024: running, look again after 1
               entry: the entry shop/web failed; it may be tried again within 1000 ms
-            1025: rolling_back, look again after 1000
+            3025: rolling_back, settled
             roll back, revision 1: the entry shop/web failed and was not tried again in time
-              because shop/web ended POST /orders with 500 (000000000004f9ed/1)
+              because shop/web answered 500 to POST /orders (000000000004f9ed/1)
+              by the built-in `entry_retry_wait: 1s`
+              by the built-in `settle: 2s`
               undo shop/backend (yes)
               undo shop/web (maybe) after shop/backend
         "#]],
@@ -112,7 +116,7 @@ fn an_entry_that_is_tried_again_in_time_dooms_nothing() {
         "web>backend POST /pay ok; web POST /orders 500; ? 30; web POST /orders open at=500 as=x; ? 1100
          web POST /orders ok at=1200 took=700 of=x; ? 1300; ? 3300",
         &expect![[r#"
-            30: running, look again after 995
+            30: running, look again after 1995
               entry: the entry shop/web failed; it may be tried again within 1000 ms
             1100: running, look again after 1405
               entry: the entry shop/web is still open
@@ -126,13 +130,33 @@ fn an_entry_that_is_tried_again_in_time_dooms_nothing() {
 }
 
 #[test]
+fn an_attempt_within_the_wait_is_heard_of_a_flush_later() {
+    check(
+        "web>backend POST /pay ok; web POST /orders 500; ? 1900
+         web POST /orders open at=1950 took=950 due=60000 as=x; ? 3025; ? 9000",
+        &expect![[r#"
+            1900: running, look again after 125
+              entry: the entry shop/web failed; it may be tried again within 1000 ms
+            3025: running, look again after 930
+              entry: the entry shop/web is still open
+              stalled: shop/web is open and heard of
+            9000: running, look again after 54955
+              entry: the entry shop/web is still open
+              stalled: shop/web is open and heard of
+        "#]],
+    );
+}
+
+#[test]
 fn an_entry_that_gave_no_answer() {
     check(
-        "web>backend POST /pay ok; web POST /orders silent; ? 1100",
+        "web>backend POST /pay ok; web POST /orders silent; ? 3100",
         &expect![[r#"
-            1100: rolling_back, look again after 925
+            3100: rolling_back, settled
             roll back, revision 1: the entry shop/web gave no answer and was not tried again in time
-              because shop/web ended POST /orders without an answer (000000000004f9ed/1)
+              because shop/web answered nothing to POST /orders (000000000004f9ed/1)
+              by the built-in `entry_retry_wait: 1s`
+              by the built-in `settle: 2s`
               undo shop/backend (yes)
               undo shop/web (maybe) after shop/backend
         "#]],
@@ -155,11 +179,11 @@ fn a_client_that_went_away_dooms_nothing_by_itself() {
 #[test]
 fn a_rejection_without_effects_is_a_failure_and_feeds_nothing() {
     check(
-        "web>backend POST /pay no; web POST /orders 404; ? 1100; ? 2100",
+        "web>backend POST /pay no; web POST /orders 404; ? 1100; ? 3100",
         &expect![[r#"
             1100: running, look again after 925
-              entry: the entry shop/web rejected the event; it may be tried again within 2000 ms
-            2100: failed, settled
+              entry: the entry shop/web rejected the event; it may be tried again within 1000 ms
+            3100: failed, settled
               entry: the entry shop/web rejected the event and nothing is left to undo
         "#]],
     );
@@ -168,13 +192,15 @@ fn a_rejection_without_effects_is_a_failure_and_feeds_nothing() {
 #[test]
 fn a_rejection_with_effects_dooms() {
     check(
-        "backend>db POST /rows ok; web>backend POST /pay no; web POST /orders no; ? 1100; ? 2100",
+        "backend>db POST /rows ok; web>backend POST /pay no; web POST /orders no; ? 1100; ? 3100",
         &expect![[r#"
             1100: running, look again after 935
-              entry: the entry shop/web rejected the event; it may be tried again within 2000 ms
-            2100: rolling_back, settled
+              entry: the entry shop/web rejected the event; it may be tried again within 1000 ms
+            3100: rolling_back, settled
             roll back, revision 1: the entry shop/web rejected the event after other steps had taken effect
-              because shop/web ended POST /orders with 409 (000000000004f9ed/1)
+              because shop/web answered 409 to POST /orders (000000000004f9ed/1)
+              by the built-in `entry_retry_wait: 1s`
+              by the built-in `settle: 2s`
               undo shop/db (yes)
               undo shop/backend (maybe) after shop/db
               undo shop/web (maybe) after shop/backend
@@ -198,13 +224,17 @@ fn a_failure_below_the_entry_is_not_yet_doom() {
 #[test]
 fn a_deadline_passes_while_a_step_runs() {
     check(
-        "web POST /orders open deadline=1 took=10 in=100 due=1000; backend>db POST /rows ok; ? 500; ? 1091",
+        "web POST /orders open deadline=1 took=10 in=100 due=1000; backend>db POST /rows ok; ? 500; ? 3089; ? 3090",
         &expect![[r#"
-            500: running, look again after 590
+            500: running, look again after 1600
               entry: the entry shop/web is still open
               stalled: shop/web is open and heard of
               deadline: its 1000 ms are not over
-            1091: rolling_back, look again after 1009
+            3089: running, look again after 1
+              entry: the entry shop/web is still open
+              stalled: shop/web is open and heard of
+              deadline: its 1000 ms are not over
+            3090: rolling_back, look again after 10
             roll back, revision 1: it took longer than the 1000 ms it was given
               because shop/web was still running (000000000004f9ed/1)
               undo shop/db (yes)
@@ -218,7 +248,7 @@ fn a_deadline_passes_while_a_step_runs() {
             5091: running, look again after 1000
               entry: the entry shop/web is still open
               stalled: shop/web is out of touch, which dooms nothing by itself
-              deadline: its time is up, but what is open is out of touch
+              deadline: its 5000 ms are not over
         "#]],
     );
     // Over in time.
@@ -238,63 +268,113 @@ fn a_policy_can_give_a_deadline() {
         ..Layer::default()
     };
     check_in(
-        "web POST /orders open due=60000; ? 1000; ? 2010",
+        "web POST /orders open due=60000; ? 1000; ? 4010",
         &global(layer),
         &expect![[r#"
-            1000: running, look again after 1010
+            1000: running, look again after 1015
               entry: the entry shop/web is still open
               stalled: shop/web is open and heard of
               deadline: its 2000 ms are not over
-            2010: rolling_back, look again after 5
+            4010: rolling_back, look again after 58005
             roll back, revision 1: it took longer than the 2000 ms it was given
               because shop/web was still running (000000000004f9ed/1)
+              by policy 3 for everything: `deadline: 2s`
               undo shop/web (maybe)
         "#]],
     );
 }
 
-#[test]
-fn a_step_stalls_when_its_proxy_reports_but_no_longer_names_it() {
-    let heard = |ms| Setting {
-        heard: [("worker".into(), ms)].into(),
-        ..Setting::default()
+/// The worker's reporter, its proxy last heard of and itself accounted for until then.
+fn heard(proxy_ms: u64, accounted_ms: u64) -> Setting {
+    let heard = Heard {
+        proxy_ms,
+        accounted_ms,
     };
-    let case = "worker POST /jobs open in=100 due=1000; ? 3000; ? 3100";
+    Setting {
+        heard: [(id("worker"), heard)].into(),
+        ..Setting::default()
+    }
+}
+
+const JOB: &str = "worker POST /jobs open in=100 due=1000; ? 3000; ? 3100";
+
+#[test]
+fn a_step_stalls_when_its_reporter_no_longer_names_it() {
     check_in(
-        case,
-        &heard(3_100),
+        JOB,
+        &heard(3_100, 3_100),
         &expect![[r#"
-            3000: running, look again after 100
-              entry: the entry shop/worker is still open
-              stalled: shop/worker is open and heard of
-            3100: rolling_back
-            roll back, revision 1: shop/worker stalled: its proxy still reports but no longer names the running step
-              because shop/worker was last named running here, then no more (0000000243adf245/1)
-              undo shop/worker (maybe)
-        "#]],
+        3000: running, look again after 100
+          entry: the entry shop/worker is still open
+          stalled: shop/worker is open and heard of
+        3100: rolling_back
+        roll back, revision 1: shop/worker stalled: its proxy still reports but no longer names the running step
+          because shop/worker was last named running here, then no more (0000000243adf245/1)
+          by the built-in `settle: 2s`
+          undo shop/worker (maybe)
+    "#]],
     );
-    // Silent proxies doom nothing …
+    // Its proxy is heard of, but what this reporter said may be on its way.
     check_in(
-        case,
-        &heard(3_099),
+        JOB,
+        &heard(3_100, 3_099),
         &expect![[r#"
-            3000: running, look again after 100
-              entry: the entry shop/worker is still open
-              stalled: shop/worker is open and heard of
-            3100: running, look again after 1000
-              entry: the entry shop/worker is still open
-              stalled: shop/worker is out of touch, which dooms nothing by itself
-        "#]],
+        3000: running, look again after 100
+          entry: the entry shop/worker is still open
+          stalled: shop/worker is open and heard of
+        3100: running, look again after 2000
+          entry: the entry shop/worker is still open
+          stalled: shop/worker is open; its proxy has yet to state that all it said has arrived
+    "#]],
     );
-    // … unless the policy says so.
-    let mut setting = for_service(
-        "worker",
-        Layer {
-            out_of_touch: Some(OutOfTouch::Doom),
-            ..Layer::default()
-        },
+    // Its end may be among what was lost.
+    let lossy = Setting {
+        losses: vec![Loss {
+            service: service("worker").into(),
+            reporter: Some(id("worker")),
+            span: Span {
+                from_ms: 50,
+                to_ms: 150,
+            },
+        }],
+        ..heard(3_100, 3_100)
+    };
+    check_in(
+        JOB,
+        &lossy,
+        &expect![[r#"
+        3000: running, look again after 100
+          entry: the entry shop/worker is still open
+          stalled: shop/worker is open and heard of
+        3100: running, look again after 1000
+          entry: the entry shop/worker is still open
+          stalled: shop/worker is out of touch, which dooms nothing by itself
+    "#]],
     );
-    setting.heard = heard(100).heard;
+}
+
+#[test]
+fn a_silent_proxy_dooms_nothing_unless_the_policy_says_so() {
+    check_in(
+        JOB,
+        &heard(3_099, 100),
+        &expect![[r#"
+        3000: running, look again after 100
+          entry: the entry shop/worker is still open
+          stalled: shop/worker is open and heard of
+        3100: running, look again after 1000
+          entry: the entry shop/worker is still open
+          stalled: shop/worker is out of touch, which dooms nothing by itself
+    "#]],
+    );
+    let doom = Layer {
+        out_of_touch: Some(OutOfTouch::Doom),
+        ..Layer::default()
+    };
+    let setting = Setting {
+        policy: for_service("worker", doom).policy,
+        ..heard(100, 100)
+    };
     check_in(
         "worker POST /jobs open in=100 due=1000; ? 3100; ? 4100",
         &setting,
@@ -304,7 +384,8 @@ fn a_step_stalls_when_its_proxy_reports_but_no_longer_names_it() {
               stalled: shop/worker is out of touch
             4100: rolling_back
             roll back, revision 1: shop/worker is out of touch with a step running, which the policy counts as a stall
-              because the proxy of shop/worker was last heard of here (0000000243adf245/1)
+              because shop/worker was last named running here, then it was out of touch (0000000243adf245/1)
+              by policy 3 for shop/worker: `out_of_touch: doom`
               undo shop/worker (maybe)
         "#]],
     );
@@ -319,7 +400,7 @@ fn a_job_that_said_running_owes_a_word() {
             ..Layer::default()
         },
     );
-    let case = "worker POST /jobs 202 word=running; ? 4000; ? 5015; worker says succeeded at=5020; ? 5030; ? 8000";
+    let case = "worker POST /jobs 202 word=running; ? 5015; ? 7015; worker says succeeded at=7020; ? 7030; ? 9900";
     check(
         "worker POST /jobs 202 word=running; ? 99999",
         &expect![[r#"
@@ -332,32 +413,34 @@ fn a_job_that_said_running_owes_a_word() {
         case,
         &patient,
         &expect![[r#"
-            4000: running, look again after 1015
+            5015: running, look again after 2000
               entry: the entry shop/worker is still open
               stalled: shop/worker said `running` and may be silent for 5000 ms
-            5015: rolling_back
+            7015: rolling_back
             roll back, revision 1: shop/worker stalled: it said `running` and has been silent longer than the policy allows
               because the last word of shop/worker was `running` (0000000243adf245/1)
+              by policy 3 for shop/worker: `silence: 5s`
               undo shop/worker (maybe)
-            5030: rolling_back, look again after 1995
+            7030: rolling_back, look again after 1995
             roll back, revision 2: shop/worker stalled: it said `running` and has been silent longer than the policy allows
               because the last word of shop/worker was `running` (0000000243adf245/1)
+              by policy 3 for shop/worker: `silence: 5s`
               undo shop/worker (yes)
-            8000: rolling_back, settled
+            9900: rolling_back, settled
               stalled: shop/worker stalled: it said `running` and has been silent longer than the policy allows
         "#]],
     );
     check_in(
-        "worker POST /jobs 202 word=running; worker says running at=4000; ? 5015
-         worker says succeeded at=5020; ? 5030; ? 8000",
+        "worker POST /jobs 202 word=running; worker says running at=4000; ? 7015
+         worker says succeeded at=7020; ? 7030; ? 9900",
         &patient,
         &expect![[r#"
-            5015: running, look again after 990
+            7015: running, look again after 3990
               entry: the entry shop/worker is still open
               stalled: shop/worker said `running` and may be silent for 5000 ms
-            5030: running, look again after 1995
+            7030: running, look again after 1995
               entry: the entry shop/worker succeeded
-            8000: succeeded, settled
+            9900: succeeded, settled
               entry: the entry shop/worker succeeded
         "#]],
     );

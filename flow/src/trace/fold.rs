@@ -15,8 +15,8 @@ use crate::{Fact, Policy, ReportKey};
 /// Services of one event; above it the id is shared.
 const SERVICES_MAX: usize = 256;
 
-/// Attempts that callees reported, by callee, caller and the caller's `t`.
-type HeardRequests = BTreeMap<(Peer, ServiceName, Option<u64>), u32>;
+/// Attempts that callees reported, by callee, caller, the caller's `t` and the method (which no route rewrites).
+type HeardRequests = BTreeMap<(Peer, ServiceName, Option<u64>, Box<str>), u32>;
 
 impl Trace {
     /// All that `facts` say of `event`, with outcomes and effects as `policy` reads them.
@@ -124,7 +124,6 @@ impl Trace {
             seq: report.opened.unwrap_or(fact.key.seq),
         };
         let open = (report.kind == Kind::Running).then(|| Open::Request {
-            proxy: fact.proxy.clone(),
             due_ms: report.due_ms.unwrap_or(0),
         });
         let call = step.call(fact, report.call.from.as_ref());
@@ -158,7 +157,8 @@ impl Trace {
             return;
         };
         let caller = &fact.service;
-        let request = (to.clone(), caller.clone(), report.sent_ms);
+        let method = report.call.method.clone();
+        let request = (to.clone(), caller.clone(), report.sent_ms, method);
         if heard
             .get(&request)
             .is_some_and(|count| *count >= report.attempt)
@@ -171,14 +171,15 @@ impl Trace {
         step.call(fact, Some(caller)).attempts.push(attempt);
     }
 
-    /// How many attempts of each request (callee, caller, the caller's `t`) the callee itself reported.
+    /// How many attempts of each request the callee itself reported.
     fn heard_requests(&self) -> HeardRequests {
         let mut heard = HeardRequests::new();
         for (peer, step) in &self.steps {
             for call in &step.calls {
                 let Some(caller) = &call.from else { continue };
                 for attempt in &call.attempts {
-                    let request = (peer.clone(), caller.clone(), attempt.sent_ms);
+                    let method = call.method.clone();
+                    let request = (peer.clone(), caller.clone(), attempt.sent_ms, method);
                     *heard.entry(request).or_default() += 1;
                 }
             }
@@ -367,7 +368,8 @@ fn deadline<'a>(facts: impl Iterator<Item = &'a Fact>) -> Option<Deadline> {
 
 /// Whether there is a second unsafe entry that is no retry. A retry begins after every earlier attempt of the
 /// same call ended without success. Attempts that overlap are not retries: taking them for two events spares
-/// both, the other way round would doom one for the other.
+/// both, the other way round would doom one for the other. That an open one overlaps is known only as far as it
+/// was heard of: its end may be on its way.
 fn has_second_entry(trace: &Trace) -> bool {
     let mut unsafe_entries = trace
         .steps
@@ -377,10 +379,9 @@ fn has_second_entry(trace: &Trace) -> bool {
     let Some(call) = unsafe_entries.next() else {
         return false;
     };
-    let overlapping = call.attempts.windows(2).any(|pair| {
-        pair[0].outcome == Outcome::Succeeded
-            || pair[0].open.is_some()
-            || pair[0].ended_ms() > pair[1].began_ms
-    });
+    let overlapping = call
+        .attempts
+        .windows(2)
+        .any(|pair| pair[0].outcome == Outcome::Succeeded || pair[0].ended_ms() > pair[1].began_ms);
     unsafe_entries.next().is_some() || overlapping
 }

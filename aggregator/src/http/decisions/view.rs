@@ -120,8 +120,10 @@ impl From<Stored> for DecisionView {
             standing,
             reason,
             evidence,
+            grounds: _,
             plan,
             policy_version,
+            plan_policy_version: _,
             flow_version,
             decided_ms,
         } = stored.decision;

@@ -82,7 +82,7 @@ async fn consider(
         .await?
         .into_values()
         .next();
-    let heard = reporters::last_heard(snapshot, &trace.open_proxies()).await?;
+    let heard = reporters::heard(snapshot, &trace.open_reporters()).await?;
     let outages = aggregators::outages(snapshot, timestamp(now_ms)).await?;
     let losses = losses::since(
         snapshot,

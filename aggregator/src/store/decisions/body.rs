@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use kaeru_flow::{
-    Decision, Effect, Evidence, Plan, PlanEntry, Reason, ReportKey, Stall, Standing, Withdrawal,
+    Decision, Effect, Evidence, Ground, Plan, PlanEntry, Reason, ReportKey, Scope, Stall, Standing,
+    Withdrawal,
 };
-use kaeru_protocol::{Outcome, Peer, ReporterId};
+use kaeru_protocol::{EventType, Outcome, Peer, ReporterId};
 use serde::{Deserialize, Serialize};
 
 /// A decision in JSON.
@@ -18,8 +19,28 @@ pub(crate) struct Body {
     entries: Vec<EntryBody>,
     missing: BTreeSet<Peer>,
     policy_version: u64,
+    #[serde(default)]
+    plan_policy_version: Option<u64>,
+    #[serde(default)]
+    grounds: Vec<GroundBody>,
     flow_version: Option<u64>,
     decided_ms: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct GroundBody {
+    scope: ScopeBody,
+    key: Box<str>,
+    says: Box<str>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ScopeBody {
+    Default,
+    Global,
+    EventType(EventType),
+    Service(Peer),
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,6 +79,8 @@ enum StallBody {
 struct EvidenceBody {
     reporter: ReporterId,
     seq: u64,
+    #[serde(default)]
+    at_ms: u64,
     text: Box<str>,
 }
 
@@ -98,6 +121,7 @@ impl From<&Decision> for Body {
                 .map(|e| EvidenceBody {
                     reporter: e.key.reporter,
                     seq: e.key.seq,
+                    at_ms: e.at_ms,
                     text: e.text.clone(),
                 })
                 .collect(),
@@ -119,8 +143,40 @@ impl From<&Decision> for Body {
                 .collect(),
             missing: decision.plan.missing.clone(),
             policy_version: decision.policy_version,
+            plan_policy_version: Some(decision.plan_policy_version),
+            grounds: decision.grounds.iter().map(GroundBody::from).collect(),
             flow_version: decision.flow_version,
             decided_ms: decision.decided_ms,
+        }
+    }
+}
+
+impl From<&Ground> for GroundBody {
+    fn from(ground: &Ground) -> Self {
+        Self {
+            scope: match ground.scope.clone() {
+                Scope::Default => ScopeBody::Default,
+                Scope::Global => ScopeBody::Global,
+                Scope::EventType(event_type) => ScopeBody::EventType(event_type),
+                Scope::Service(peer) => ScopeBody::Service(peer),
+            },
+            key: ground.key.clone(),
+            says: ground.says.clone(),
+        }
+    }
+}
+
+impl From<GroundBody> for Ground {
+    fn from(body: GroundBody) -> Self {
+        Self {
+            scope: match body.scope {
+                ScopeBody::Default => Scope::Default,
+                ScopeBody::Global => Scope::Global,
+                ScopeBody::EventType(event_type) => Scope::EventType(event_type),
+                ScopeBody::Service(peer) => Scope::Service(peer),
+            },
+            key: body.key,
+            says: body.says,
         }
     }
 }
@@ -197,9 +253,11 @@ impl TryFrom<Body> for Decision {
                         reporter: e.reporter,
                         seq: e.seq,
                     },
+                    at_ms: e.at_ms,
                     text: e.text,
                 })
                 .collect(),
+            grounds: body.grounds.into_iter().map(Into::into).collect(),
             plan: Plan {
                 entries: body
                     .entries
@@ -219,6 +277,7 @@ impl TryFrom<Body> for Decision {
                 missing: body.missing,
             },
             policy_version: body.policy_version,
+            plan_policy_version: body.plan_policy_version.unwrap_or(body.policy_version),
             flow_version: body.flow_version,
             decided_ms: body.decided_ms,
         })
@@ -228,7 +287,8 @@ impl TryFrom<Body> for Decision {
 #[cfg(test)]
 mod tests {
     use kaeru_flow::{
-        Decision, Effect, Evidence, Plan, PlanEntry, Reason, ReportKey, Standing, Withdrawal,
+        Decision, Effect, Evidence, Ground, Plan, PlanEntry, Reason, ReportKey, Scope, Standing,
+        Withdrawal,
     };
     use kaeru_protocol::ReporterId;
 
@@ -253,7 +313,13 @@ mod tests {
                     reporter: ReporterId(u64::MAX),
                     seq: 9,
                 },
+                at_ms: 8,
                 text: "it said so".into(),
+            }],
+            grounds: vec![Ground {
+                scope: Scope::Service(peer("host:pay.example")),
+                key: "fatal".into(),
+                says: "402".into(),
             }],
             plan: Plan {
                 entries: vec![PlanEntry {
@@ -266,6 +332,7 @@ mod tests {
                 missing: [peer("shop/c")].into(),
             },
             policy_version: 4,
+            plan_policy_version: 5,
             flow_version: Some(5),
             decided_ms: 6,
         };

@@ -1,15 +1,44 @@
 //! The one place that reads the time. Everything else takes it as an argument.
+//!
+//! Any number of aggregators judge by one clock, the store's: each follows it at every beat.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Utc};
 
-/// Milliseconds since 1970, UTC.
+/// How far the store's clock is ahead of this machine's, ms.
+static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
+
+/// Milliseconds since 1970, UTC, by the store's clock as far as it is known.
+pub(crate) fn now_ms() -> u64 {
+    machine_ms().saturating_add_signed(AHEAD_MS.load(Ordering::Relaxed))
+}
+
+/// The store's clock showed `store_ms` at some moment from `asked_ms` to `answered_ms` of this machine's. What is
+/// known already holds where that is possible, so that the time does not jitter.
+pub(crate) fn follow(asked_ms: u64, store_ms: u64, answered_ms: u64) {
+    let known = AHEAD_MS.load(Ordering::Relaxed);
+    let ahead = ahead(known, asked_ms, store_ms, answered_ms);
+    AHEAD_MS.store(ahead, Ordering::Relaxed);
+}
+
+fn ahead(known: i64, asked_ms: u64, store_ms: u64, answered_ms: u64) -> i64 {
+    let of = |machine_ms: u64| store_ms.cast_signed().saturating_sub_unsigned(machine_ms);
+    let (least, most) = (of(answered_ms), of(asked_ms.min(answered_ms)));
+    if (least..=most).contains(&known) {
+        known
+    } else {
+        least.midpoint(most)
+    }
+}
+
+/// Milliseconds since 1970, UTC, by this machine's clock.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place that reads the time"
 )]
-pub(crate) fn now_ms() -> u64 {
+pub(crate) fn machine_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     u64::try_from(since.unwrap_or(Duration::ZERO).as_millis()).unwrap_or(u64::MAX)
 }
@@ -25,4 +54,18 @@ pub(crate) fn timestamp(ms: u64) -> DateTime<Utc> {
 /// A time of the store as the wire says it.
 pub(crate) fn millis(at: DateTime<Utc>) -> u64 {
     u64::try_from(at.timestamp_millis()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ahead;
+
+    #[test]
+    fn the_stores_clock_is_followed_where_what_is_known_cannot_hold() {
+        assert_eq!(ahead(0, 1_000, 1_020, 1_040), 0);
+        assert_eq!(ahead(15, 1_000, 1_020, 1_040), 15);
+        assert_eq!(ahead(0, 1_000, 6_020, 1_040), 5_000);
+        assert_eq!(ahead(5_000, 1_000, 1_020, 1_040), 0);
+        assert_eq!(ahead(0, 9_000, 4_020, 9_040), -5_000);
+    }
 }

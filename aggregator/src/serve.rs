@@ -172,8 +172,8 @@ struct Workers {
 impl Workers {
     async fn start(parts: &Arc<Parts>, cluster: Option<Arc<Cluster>>) -> Result<Self, Error> {
         let mut tick = Tick::new(parts.clone(), cluster);
-        tick.make_days(timestamp(clock::now_ms())).await?;
         tick.tick(false).await?;
+        tick.make_days(timestamp(clock::now_ms())).await?;
         parts.feed.refresh(&parts.store, &parts.metrics).await?;
         let (ingest, committer) = ingest::start(parts.clone());
         let decider = parts.clone();

@@ -63,6 +63,7 @@ impl Tick {
 
     /// One beat.
     pub(crate) async fn tick(&mut self, clean: bool) -> Result<()> {
+        self.follow_clock().await?;
         let now_ms = clock::now_ms();
         let now = timestamp(now_ms);
         let parts = &self.parts;
@@ -86,6 +87,15 @@ impl Tick {
         if clean {
             self.clean(now).await?;
         }
+        Ok(())
+    }
+
+    /// Reads the store's clock, by which all aggregators judge.
+    async fn follow_clock(&self) -> Result<()> {
+        let mut connection = self.parts.store.pool().acquire().await?;
+        let asked_ms = clock::machine_ms();
+        let store_ms = clock::millis(aggregators::time(&mut connection).await?);
+        clock::follow(asked_ms, store_ms, clock::machine_ms());
         Ok(())
     }
 

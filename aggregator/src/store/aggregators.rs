@@ -63,6 +63,13 @@ pub(crate) async fn beat(
     Ok(())
 }
 
+/// What the store's clock shows.
+pub(crate) async fn time(connection: &mut PgConnection) -> Result<DateTime<Utc>> {
+    Ok(sqlx::query_scalar("SELECT clock_timestamp()")
+        .fetch_one(connection)
+        .await?)
+}
+
 /// This aggregator stops in good order: while others are alive, its silence is no outage.
 pub(crate) async fn leave(
     connection: &mut PgConnection,

@@ -75,6 +75,7 @@ fn write_event<'a>(json: &mut Writer, event: &'a EventReport, sent_ms: u64, call
     }
     let ending = &event.ending;
     maybe(json, "sent", event.sent_ms.map(|ms| offset(ms, sent_ms)));
+    truth(json, "handed_over", event.handed_over);
     maybe(json, "opened", event.opened.map(signed));
     maybe(
         json,

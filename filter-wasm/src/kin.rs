@@ -2,7 +2,7 @@
 //! request carried a trace id beside its event id, an outbound request that brings only the trace id finds the event.
 //! Slots in shared data, the newest wins; what is lost by that shows as a possible split.
 
-use kaeru_protocol::{EventId, EventType};
+use kaeru_protocol::{EventId, EventReport, EventType};
 
 use crate::fingerprint::fingerprint;
 use crate::host::Host;
@@ -21,16 +21,20 @@ pub struct Kin {
     pub event: EventId,
     /// Its id is borrowed.
     pub borrowed: bool,
+    /// The service works for it in a branch that a queue handed over.
+    pub handed_over: bool,
     /// Its type, as far as it is known here.
     pub event_type: Option<EventType>,
 }
 
 impl Kin {
-    /// An event of which no more is known than its id.
+    /// An event of which no more is known than its id: nobody called the service for it, so it took the work off a
+    /// queue or a clock.
     pub fn unknown(event: EventId, borrowed: bool) -> Self {
         Self {
             event,
             borrowed,
+            handed_over: true,
             event_type: None,
         }
     }
@@ -51,20 +55,20 @@ impl Alias {
     }
 }
 
-/// Says that `alias` means this event.
+/// Says that `alias` means the event of this report.
 pub fn remember(
     host: &impl Host,
     now_ms: u64,
     alias: Alias,
-    event: &EventId,
-    borrowed: bool,
+    report: &EventReport,
     event_type: Option<&EventType>,
 ) {
+    let event = &report.event;
     let event_type = event_type.map_or("", EventType::as_str);
     let mut value = Vec::with_capacity(18 + event_type.len() + event.as_str().len());
     value.extend(alias.0.to_le_bytes());
     value.extend(now_ms.to_le_bytes());
-    value.push(borrowed.into());
+    value.push(u8::from(report.borrowed) | (u8::from(report.handed_over) << 1));
     // A type has at most 128 bytes.
     value.push(u8::try_from(event_type.len()).unwrap_or_default());
     value.extend_from_slice(event_type.as_bytes());
@@ -78,7 +82,7 @@ pub fn recall(host: &impl Host, now_ms: u64, alias: Alias) -> Option<Kin> {
     let value = host.shared(&alias.key())?.value;
     let (print, rest) = value.split_first_chunk::<8>()?;
     let (written, rest) = rest.split_first_chunk::<8>()?;
-    let (&[borrowed, len], rest) = rest.split_first_chunk::<2>()?;
+    let (&[marks, len], rest) = rest.split_first_chunk::<2>()?;
     let (event_type, event) = rest.split_at_checked(len.into())?;
     let age = now_ms.saturating_sub(u64::from_le_bytes(*written));
     if u64::from_le_bytes(*print) != alias.0 || age > KIN_LIFE_MS {
@@ -86,7 +90,8 @@ pub fn recall(host: &impl Host, now_ms: u64, alias: Alias) -> Option<Kin> {
     }
     Some(Kin {
         event: EventId::from_bytes(event).ok()?,
-        borrowed: borrowed != 0,
+        borrowed: marks & 1 != 0,
+        handed_over: marks & 2 != 0,
         event_type: EventType::from_bytes(event_type).ok(),
     })
 }

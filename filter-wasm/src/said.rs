@@ -6,14 +6,28 @@ use kaeru_protocol::ServiceName;
 /// Seconds an entry may give its event: a year.
 const DEADLINE_S_MAX: u32 = 366 * 24 * 3_600;
 
-/// `x-event-from`: `<namespace>/<service>;t=<ms>`, the caller and when its proxy sent the request by its own clock.
-pub fn from(value: &[u8]) -> Option<(ServiceName, u64)> {
+/// The caller of a request, as its proxy says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct From {
+    /// Who.
+    pub service: ServiceName,
+    /// When it was sent, by that proxy's clock, ms.
+    pub sent_ms: u64,
+    /// The call belongs to a branch that a queue handed over.
+    pub handed_over: bool,
+}
+
+/// `x-event-from`: `<namespace>/<service>;t=<ms>`, and `;handed-over` where that holds.
+pub fn from(value: &[u8]) -> Option<From> {
     let text = std::str::from_utf8(value).ok()?;
     let (service, rest) = text.split_once(';')?;
-    let sent = rest
-        .split(';')
-        .find_map(|field| field.trim().strip_prefix("t="))?;
-    Some((service.trim().parse().ok()?, number(sent.as_bytes())?))
+    let mut fields = rest.split(';').map(str::trim);
+    let sent = fields.clone().find_map(|field| field.strip_prefix("t="))?;
+    Some(From {
+        service: service.trim().parse().ok()?,
+        sent_ms: number(sent.as_bytes())?,
+        handed_over: fields.any(|field| field == "handed-over"),
+    })
 }
 
 /// `x-event-progress`: `0.4` or `2/5`, as 0 to 1.
@@ -53,9 +67,14 @@ mod tests {
 
     #[test]
     fn parents() {
-        let (service, t) = from(b"shop/web;t=1767225600123").unwrap();
-        assert_eq!((service.as_str(), t), ("shop/web", 1_767_225_600_123));
-        assert!(from(b"shop/web; new=1; t=7").is_some());
+        let web = From {
+            service: "shop/web".parse().unwrap(),
+            sent_ms: 1_767_225_600_123,
+            handed_over: false,
+        };
+        assert_eq!(from(b"shop/web;t=1767225600123"), Some(web));
+        let odd = from(b"shop/web; new=1; t=7 ; handed-over").unwrap();
+        assert_eq!((odd.sent_ms, odd.handed_over), (7, true));
         for bad in [
             &b"shop/web"[..],
             b"web;t=1",

@@ -266,6 +266,28 @@ impl Look {
         Self::of(Says::No(why.into()))
     }
 
+    /// The first that fires; else the one that is over first; else the last that says why not, or `nothing`.
+    fn first(looks: impl Iterator<Item = Self>, nothing: &str) -> Self {
+        let mut found = Self::no(nothing);
+        for look in looks {
+            let is_better = match (&look.says, &found.says) {
+                (Says::Fired(..), _) => return look,
+                (
+                    Says::Waits { until_ms, .. },
+                    Says::Waits {
+                        until_ms: known, ..
+                    },
+                ) => until_ms < known,
+                (Says::No(_), Says::Waits { .. }) => false,
+                _ => true,
+            };
+            if is_better {
+                found = look;
+            }
+        }
+        found
+    }
+
     fn of(says: Says) -> Self {
         let grounds = Vec::new();
         Self { says, grounds }

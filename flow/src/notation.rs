@@ -14,8 +14,8 @@
 //!
 //! Endings: `ok` 200, `fail` 500, `no` 409, `open` (running), `gone` (client away), `silent` (no answer), or a
 //! status. Options: `at= took= sent= in= due= try= flags= deadline= word=` (numbers in ms, deadline in s),
-//! `by=` another reporter, `as=x` / `of=x` ties an end to its `open`, `type=`, `borrowed`, `unheard` (never
-//! received). Without options each line is 10 ms after the last, took 5 ms, and was received 5 ms later.
+//! `by=` another reporter, `as=x` / `of=x` ties an end to its `open`, `type=`, `borrowed`, `handed-over`,
+//! `unheard` (never received). Without options each line is 10 ms after the last, took 5 ms, and was received 5 ms later.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -119,6 +119,7 @@ impl Case {
             }
             report.opened = option("of").map(|name| named[name]);
             report.borrowed = words.contains(&"borrowed");
+            report.handed_over = words.contains(&"handed-over");
             let at_ms = number("at").unwrap_or(10 * (case.facts.len() as u64 + 1));
             report.duration_ms = u32::try_from(number("took").unwrap_or(5)).unwrap();
             if report.call.from.is_some() || report.kind == Kind::Call {

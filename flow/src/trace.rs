@@ -183,6 +183,8 @@ pub struct Step {
     pub gateway: bool,
     /// Its own proxy reported it (an external host's never does).
     pub reported: bool,
+    /// All that is known of it belongs to a branch that a queue handed over.
+    pub handed_over: bool,
     /// Its calls, in the order of their first attempts.
     pub calls: Vec<CallTrace>,
     /// The last thing that the service said of the event.

@@ -92,6 +92,9 @@ pub struct WireReport {
     /// The caller's `t`, relative to `sent_ms`, ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sent: Option<i64>,
+    /// It belongs to a branch that a queue handed over.
+    #[serde(skip_serializing_if = "is_default")]
+    pub handed_over: bool,
     /// Sequence of this attempt's first report.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opened: Option<u64>,
@@ -209,6 +212,7 @@ impl WireReport {
                     side: self.side,
                     call,
                     sent_ms,
+                    handed_over: self.handed_over,
                     opened: self.opened,
                     attempt: self.attempt.unwrap_or(1),
                     ending: Ending {
@@ -299,6 +303,7 @@ impl BatchBuilder {
                 wire.kind = event.kind;
                 wire.side = event.side;
                 wire.sent = event.sent_ms.map(offset);
+                wire.handed_over = event.handed_over;
                 wire.opened = event.opened;
                 wire.attempt = (event.attempt != 1).then_some(event.attempt);
                 wire.status = event.ending.status;

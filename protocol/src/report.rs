@@ -97,6 +97,9 @@ pub struct EventReport {
     pub call: Call,
     /// The `t` that the caller's proxy wrote, by the caller's clock, ms.
     pub sent_ms: Option<u64>,
+    /// It belongs to a branch that a queue (or a clock) handed over: its caller, or a caller above that, handled no
+    /// request of the event when it made its call. An entry has no caller and says nothing of it.
+    pub handed_over: bool,
     /// The sequence of the first report about this attempt, where this is not it.
     pub opened: Option<u64>,
     /// Attempt: which of Envoy's retries it was (1 is the first). Call: how many were made.
@@ -129,6 +132,7 @@ impl EventReport {
             side: Side::Inbound,
             call: Call::default(),
             sent_ms: None,
+            handed_over: false,
             opened: None,
             attempt: 1,
             ending: Ending::default(),

@@ -240,3 +240,39 @@ async fn calls_are_written_down_once() {
         1
     );
 }
+
+#[tokio::test]
+async fn a_report_comes_back_as_it_was_stated() {
+    let app = testing::app().await;
+    let mut web = Side::new(1, "shop/web");
+    let mut stated = report("e-1", Kind::Call);
+    stated.borrowed = true;
+    stated.side = kaeru_protocol::Side::Outbound;
+    stated.call.event_type = Some("order.placed".parse().unwrap());
+    stated.call.from = Some("shop/front".parse().unwrap());
+    stated.call.to = Some("host:pay.example".parse().unwrap());
+    stated.sent_ms = Some(1_767_225_600_123);
+    stated.handed_over = true;
+    stated.opened = Some(7);
+    stated.attempt = 3;
+    stated.ending = kaeru_protocol::Ending {
+        status: Some(504),
+        grpc: Some(4),
+        flags: 1 << 40,
+        word: Some(kaeru_protocol::Word::Failed),
+    };
+    stated.duration_ms = 12;
+    stated.due_ms = Some(62_000);
+    stated.progress = Some(0.5);
+    stated.cost = Some(2.5);
+    stated.deadline_s = Some(30);
+    stated.decision = Some("d-1".parse().unwrap());
+    stated.detail = Some("in words".into());
+    web.state(&app, stated.clone()).await.unwrap();
+    let mut connection = app.store.pool().acquire().await.unwrap();
+    let event = stated.event.clone();
+    let read = crate::store::facts::of_events(&mut connection, std::slice::from_ref(&event), 10);
+    let facts = read.await.unwrap().remove(&event).unwrap();
+    assert_eq!(facts.len(), 1);
+    assert_eq!(facts[0].report, stated);
+}

@@ -112,6 +112,7 @@ impl Row {
         };
         report.duration_ms = self.ms.cast_unsigned();
         report.due_ms = self.due_ms.map(i32::cast_unsigned);
+        report.handed_over = rest.handed_over;
         report.progress = rest.progress;
         report.cost = rest.cost;
         report.deadline_s = rest.deadline_s;

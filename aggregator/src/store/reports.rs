@@ -54,6 +54,8 @@ pub(crate) struct Row {
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Rest {
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) handed_over: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) progress: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,6 +120,7 @@ impl Row {
         call: Option<i32>,
     ) -> Self {
         let rest = Rest {
+            handed_over: report.handed_over,
             progress: report.progress,
             cost: report.cost.filter(|cost| cost.is_finite()),
             deadline_s: report.deadline_s,

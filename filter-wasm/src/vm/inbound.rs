@@ -38,7 +38,11 @@ impl<H: Host> Vm<H> {
             let from = said::from(value);
             self.metrics
                 .add(Counter::InvalidHeaders, u64::from(from.is_none()));
-            (report.call.from, report.sent_ms) = from.unzip();
+            if let Some(from) = from {
+                report.call.from = Some(from.service);
+                report.sent_ms = Some(from.sent_ms);
+                report.handed_over = from.handed_over;
+            }
         }
         let attempt = request.attempt.and_then(said::number);
         report.attempt = attempt.map_or(1, |n| u32::try_from(n).unwrap_or(u32::MAX));
@@ -189,8 +193,7 @@ impl<H: Host> Vm<H> {
         let report = &stream.report;
         let event_type = stream.event_type.as_ref();
         for alias in &stream.aliases {
-            let (event, borrowed) = (&report.event, report.borrowed);
-            kin::remember(&self.host, now_ms, *alias, event, borrowed, event_type);
+            kin::remember(&self.host, now_ms, *alias, report, event_type);
         }
     }
 

@@ -45,6 +45,7 @@ impl<H: Host> Vm<H> {
             &mut self.metrics,
         );
         report.call.to = self.callee(&request);
+        report.handed_over = kin.handed_over;
         report.sent_ms = Some(self.stamp(now_ms));
         if report.call.event_type.is_none() {
             report.call.event_type = kin.event_type;
@@ -98,7 +99,12 @@ impl<H: Host> Vm<H> {
                     .set_header(HeaderMap::Request, names::EVENT_ID, event);
             }
             let sent_ms = report.sent_ms.unwrap_or(now_ms);
-            let from = format!("{};t={sent_ms}", setup.service());
+            let branch = if report.handed_over {
+                ";handed-over"
+            } else {
+                ""
+            };
+            let from = format!("{};t={sent_ms}{branch}", setup.service());
             self.host
                 .set_header(HeaderMap::Request, names::EVENT_FROM, from.as_bytes());
             let event_type = event_type.as_ref().map(|t| t.as_str().as_bytes());
@@ -201,6 +207,7 @@ impl<H: Host> Vm<H> {
                 let kin = self.meant(event, now_ms);
                 let mut report = EventReport::new(kin.event, Kind::Word);
                 report.borrowed = kin.borrowed;
+                report.handed_over = kin.handed_over;
                 report.call.event_type = kin.event_type;
                 report.ending.word = Some(word);
                 report.progress = progress;

@@ -37,6 +37,33 @@ fn answer(attempt: &Attempt) -> String {
     }
 }
 
+/// Whether a failure of one service concerns the whole event.
+enum Concern {
+    /// It does; by what the policy says, where it is a branch that a queue handed over.
+    Yes(Option<Ground>),
+    /// It does not: a queue handed the branch over, and delivers again.
+    No(Ground),
+    /// A queue handed the branch over, and whether the event has an entry is known only then.
+    NotYet(u64),
+}
+
+impl Concern {
+    /// What this is for a rule that would fire: it, or why not (yet).
+    fn judge(self, peer: &Peer, what: &str, fired: impl FnOnce() -> Look) -> Look {
+        match self {
+            Self::Yes(ground) => fired().on(ground),
+            Self::No(ground) => Look::no(format!(
+                "{peer} {what}, in a branch that a queue handed over and the policy does not require"
+            ))
+            .on([ground]),
+            Self::NotYet(until_ms) => Look::waits(
+                until_ms,
+                format!("{peer} {what}, in a branch that a queue handed over; the event's entry may be on its way"),
+            ),
+        }
+    }
+}
+
 impl Case<'_> {
     pub(super) fn look(&self, rule: Rule) -> Look {
         match rule {
@@ -59,15 +86,21 @@ impl Case<'_> {
         }
     }
 
-    /// Whether a failure of the service concerns the whole event: a branch that a queue handed over does only
-    /// where the policy calls it `required`. In an event without an entry every branch does.
-    fn concerns(&self, peer: &Peer, reached: &BTreeSet<&Peer>) -> bool {
-        self.trace.entry.is_none()
-            || reached.contains(peer)
-            || self
-                .policy
-                .for_step(self.trace.event_type.as_ref(), peer)
-                .is_required()
+    /// Whether a failure of the service concerns the whole event.
+    fn concerns(&self, peer: &Peer, step: &Step, reached: &BTreeSet<&Peer>) -> Concern {
+        let rules = self.policy.for_step(self.trace.event_type.as_ref(), peer);
+        let is_handed_over = step.handed_over || step.calls.is_empty() && !reached.contains(peer);
+        if !is_handed_over {
+            Concern::Yes(None)
+        } else if rules.is_required() {
+            Concern::Yes(Some(rules.required_ground()))
+        } else if self.trace.entry.is_some() {
+            Concern::No(rules.required_ground())
+        } else if self.now.at_ms < self.settles_ms() {
+            Concern::NotYet(self.settles_ms())
+        } else {
+            Concern::Yes(None)
+        }
     }
 
     fn operator(&self) -> Look {
@@ -89,68 +122,59 @@ impl Case<'_> {
 
     fn word(&self) -> Look {
         let reached = self.trace.reached_from_entry();
-        let mut look = Look::no("no service says `failed`");
-        for (peer, step) in &self.trace.steps {
-            let Some(said) = step.word.filter(|w| w.word == Word::Failed) else {
-                continue;
-            };
-            look = if !self.trace.takes_part(peer) {
+        let looks = self.trace.steps.iter().filter_map(|(peer, step)| {
+            let said = step.word.filter(|w| w.word == Word::Failed)?;
+            Some(if !self.trace.takes_part(peer) {
                 Look::no(format!(
                     "{peer} says `failed`, but takes no part in the event"
                 ))
-            } else if !self.concerns(peer, &reached) {
-                self.not_required(peer, "says `failed`")
             } else if !self.is_news(said.received_ms) {
                 Look::no(format!(
                     "{peer} said `failed` before the decision was withdrawn"
                 ))
             } else {
-                return Look::fired(
-                    Reason::Word {
-                        service: peer.clone(),
-                    },
-                    evidence(said.key, said.at_ms, format!("{peer} said `failed`")),
-                )
-                .on(self.handed_over_ground(peer, &reached));
-            };
-        }
-        look
+                self.concerns(peer, step, &reached)
+                    .judge(peer, "says `failed`", || {
+                        let reason = Reason::Word {
+                            service: peer.clone(),
+                        };
+                        let text = format!("{peer} said `failed`");
+                        Look::fired(reason, evidence(said.key, said.at_ms, text))
+                    })
+            })
+        });
+        Look::first(looks, "no service says `failed`")
     }
 
     fn fatal(&self) -> Look {
         let reached = self.trace.reached_from_entry();
-        let mut look = Look::no("no answer has a status that the policy calls fatal");
-        for (peer, step) in &self.trace.steps {
-            let rules = self.policy.for_step(self.trace.event_type.as_ref(), peer);
-            for (call, attempt) in attempts(step) {
-                let Some(status) = attempt.fatal else {
-                    continue;
-                };
-                let answered = format!("answered {}", answer(attempt));
-                look = if !self.concerns(peer, &reached) {
-                    self.not_required(peer, &answered)
-                } else if !self.is_news(attempt.received_ms) {
-                    Look::no(format!(
-                        "{peer} {answered} before the decision was withdrawn"
-                    ))
-                } else {
-                    let mut text = format!("{peer} {answered} to {} {}", call.method, call.path);
-                    if let Some(caller) = call.from.as_ref().filter(|_| peer.is_external()) {
-                        text = format!("{text}, as the proxy of {caller} saw it");
-                    }
-                    return Look::fired(
-                        Reason::Fatal {
-                            peer: peer.clone(),
-                            status,
-                        },
-                        evidence(attempt.key, attempt.ended_ms(), text),
-                    )
-                    .on(rules.fatal_ground(status))
-                    .on(self.handed_over_ground(peer, &reached));
-                };
+        let all = self.trace.steps.iter().flat_map(|(peer, step)| {
+            attempts(step).map(move |(call, attempt)| (peer, step, call, attempt))
+        });
+        let looks = all.filter_map(|(peer, step, call, attempt)| {
+            let status = attempt.fatal?;
+            let answered = format!("answered {}", answer(attempt));
+            if !self.is_news(attempt.received_ms) {
+                return Some(Look::no(format!(
+                    "{peer} {answered} before the decision was withdrawn"
+                )));
             }
-        }
-        look
+            let concern = self.concerns(peer, step, &reached);
+            Some(concern.judge(peer, &answered, || {
+                let mut text = format!("{peer} {answered} to {} {}", call.method, call.path);
+                if let Some(caller) = call.from.as_ref().filter(|_| peer.is_external()) {
+                    text = format!("{text}, as the proxy of {caller} saw it");
+                }
+                let reason = Reason::Fatal {
+                    peer: peer.clone(),
+                    status,
+                };
+                let rules = self.policy.for_step(self.trace.event_type.as_ref(), peer);
+                Look::fired(reason, evidence(attempt.key, attempt.ended_ms(), text))
+                    .on(rules.fatal_ground(status))
+            }))
+        });
+        Look::first(looks, "no answer has a status that the policy calls fatal")
     }
 
     fn entry(&self) -> Look {
@@ -217,22 +241,6 @@ impl Case<'_> {
             evidence(last.key, last.ended_ms(), text),
         )
         .on(grounds)
-    }
-
-    /// Why a failure in a branch that a queue handed over is none of the event's.
-    fn not_required(&self, peer: &Peer, what: &str) -> Look {
-        let rules = self.policy.for_step(self.trace.event_type.as_ref(), peer);
-        Look::no(format!(
-            "{peer} {what}, in a branch that a queue handed over and the policy does not require"
-        ))
-        .on([rules.required_ground()])
-    }
-
-    /// What makes a failure in a branch that a queue handed over the event's, where it is one.
-    fn handed_over_ground(&self, peer: &Peer, reached: &BTreeSet<&Peer>) -> Option<Ground> {
-        let handed_over = self.trace.entry.is_some() && !reached.contains(peer);
-        let rules = self.policy.for_step(self.trace.event_type.as_ref(), peer);
-        handed_over.then(|| rules.required_ground())
     }
 }
 

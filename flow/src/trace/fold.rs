@@ -93,6 +93,7 @@ impl Trace {
             external: peer.is_external(),
             gateway: false,
             reported: false,
+            handed_over: true,
             calls: Vec::new(),
             word: None,
             parents: BTreeSet::new(),
@@ -109,6 +110,7 @@ impl Trace {
         let step = self.step(fact.service.clone().into());
         step.gateway |= fact.gateway;
         step.reported = true;
+        step.handed_over &= report.handed_over;
         if let Some(parent) = &report.call.from {
             step.parents.insert(parent.clone().into());
         }
@@ -166,6 +168,7 @@ impl Trace {
             return;
         }
         let step = self.step(to);
+        step.handed_over &= report.handed_over;
         step.parents.insert(caller.clone().into());
         let attempt = fact.attempt(SeenBy::Caller);
         step.call(fact, Some(caller)).attempts.push(attempt);
@@ -193,6 +196,7 @@ impl Trace {
         };
         let step = self.step(fact.service.clone().into());
         step.gateway |= fact.gateway;
+        step.handed_over &= fact.report.handed_over;
         step.progress = fact.report.progress.or(step.progress);
         step.hear(word, fact);
     }

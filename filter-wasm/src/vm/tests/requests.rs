@@ -111,6 +111,38 @@ fn a_second_id_finds_the_event_on_another_worker() {
 }
 
 #[test]
+fn a_branch_that_a_queue_handed_over_is_marked_all_the_way_down() {
+    let mut rig = Rig::new(2, "");
+    let call = ":method: POST\n:path: /x\n:authority: backend\nx-event-id: e1";
+    let is_marked = |rig: &mut Rig| rig.outbound(1, call, &OK).contains(";handed-over");
+    // Off a queue: nobody called the service for the event.
+    assert!(is_marked(&mut rig));
+    // By such a caller.
+    let marked = format!("{POST}x-event-id: e1\nx-event-from: shop/a;t=1;handed-over");
+    rig.inbound(0, &marked, &OK);
+    assert!(is_marked(&mut rig));
+    // By a caller within the event, and as its entry.
+    let called = format!("{POST}x-event-id: e1\nx-event-from: shop/a;t=1");
+    for inbound in [called, format!("{POST}x-event-id: e1")] {
+        rig.inbound(0, &inbound, &OK);
+        assert!(!is_marked(&mut rig));
+    }
+    let told: Vec<bool> = rig.flushed().iter().map(|r| r.handed_over).collect();
+    assert_eq!(told, [true, false, false, true, true, false, false]);
+}
+
+#[test]
+fn two_requests_of_one_millisecond_have_times_of_their_own() {
+    let mut rig = Rig::new(1, "");
+    let call = ":method: POST\n:path: /x\n:authority: backend\nx-event-id: e1";
+    for sent_ms in [START_MS, START_MS + 1] {
+        let sent = rig.outbound(0, call, &OK);
+        let from = format!("x-event-from: shop/web;t={sent_ms};");
+        assert!(sent.contains(&from), "{sent}");
+    }
+}
+
+#[test]
 fn the_type_is_handed_on_as_it_was_said_or_will_be_learned() {
     let mut rig = Rig::new(2, "");
     let call = ":method: POST\n:path: /x\n:authority: backend\nx-event-id: e1";

@@ -4,7 +4,7 @@
 use kaeru_protocol::{Peer, Word};
 
 use super::super::{Case, Look, Says};
-use super::{attempts, evidence};
+use super::{Concern, attempts, evidence};
 use crate::plan::Stall;
 use crate::{Attempt, Evidence, Open, OutOfTouch, Reason, Step};
 
@@ -23,34 +23,24 @@ fn heartbeat_ms(due_ms: u32) -> u64 {
 impl Case<'_> {
     pub(super) fn stalled(&self) -> Look {
         let reached = self.trace.reached_from_entry();
-        let mut wait: Option<(u64, Look)> = None;
-        let mut no = Look::no("nothing is open");
-        for (peer, step) in &self.trace.steps {
-            if step.is_open() && !self.concerns(peer, &reached) {
-                no = self.not_required(peer, "is open");
-                continue;
-            }
-            let looks = attempts(step)
-                .filter_map(|(_, attempt)| match &attempt.open {
-                    Some(Open::Request { due_ms }) => {
-                        Some(self.unnamed(peer, attempt, heartbeat_ms(*due_ms)))
-                    }
-                    _ => None,
-                })
-                .chain(self.silent(peer, step));
-            for look in looks {
-                match look.says {
-                    Says::Fired(..) => return look.on(self.handed_over_ground(peer, &reached)),
-                    Says::Waits { until_ms, .. } => {
-                        if wait.as_ref().is_none_or(|(known, _)| until_ms < *known) {
-                            wait = Some((until_ms, look));
-                        }
-                    }
-                    Says::No(_) => no = look,
+        let looks = self.trace.steps.iter().flat_map(|(peer, step)| {
+            let requests = attempts(step).filter_map(|(_, attempt)| match &attempt.open {
+                Some(Open::Request { due_ms }) => {
+                    Some(self.unnamed(peer, attempt, heartbeat_ms(*due_ms)))
                 }
-            }
-        }
-        wait.map_or(no, |(_, look)| look)
+                _ => None,
+            });
+            let all: Vec<Look> = requests.chain(self.silent(peer, step)).collect();
+            let concern = |look: Look| match look.says {
+                Says::Fired(..) => {
+                    self.concerns(peer, step, &reached)
+                        .judge(peer, "has stalled", || look)
+                }
+                _ => look,
+            };
+            all.into_iter().map(concern).collect::<Vec<_>>()
+        });
+        Look::first(looks, "nothing is open")
     }
 
     /// An open request that is no longer named. Its reporter (the VM that holds it) owes a heartbeat; that it
@@ -180,7 +170,7 @@ impl Case<'_> {
             .trace
             .steps
             .iter()
-            .filter(|(peer, _)| self.concerns(peer, &reached))
+            .filter(|(peer, step)| matches!(self.concerns(peer, step, &reached), Concern::Yes(_)))
             .filter_map(|(peer, step)| self.known_open(peer, step))
             .collect();
         if !late.is_empty() {

@@ -385,9 +385,11 @@ impl Trace {
         }
     }
 
-    /// Whether the service takes part: it was called, or it called somebody.
+    /// Whether the service takes part: it was called (its own proxy knows that before it reports the call), or it
+    /// called somebody.
     pub fn takes_part(&self, peer: &Peer) -> bool {
-        self.steps.get(peer).is_some_and(|s| !s.calls.is_empty())
+        let is_called = |s: &Step| !s.calls.is_empty() || !s.handed_over;
+        self.steps.get(peer).is_some_and(is_called)
             || self.steps.values().any(|s| s.parents.contains(peer))
     }
 }

@@ -89,8 +89,15 @@ impl Case<'_> {
     /// Whether a failure of the service concerns the whole event.
     fn concerns(&self, peer: &Peer, step: &Step, reached: &BTreeSet<&Peer>) -> Concern {
         let rules = self.policy.for_step(self.trace.event_type.as_ref(), peer);
-        let is_handed_over = step.handed_over || step.calls.is_empty() && !reached.contains(peer);
-        if !is_handed_over {
+        // A caller that was called for the event works for it still, though its proxy may have forgotten that.
+        let is_called = |caller: &Peer| {
+            let step = self.trace.steps.get(caller);
+            step.is_some_and(|s| !s.calls.is_empty() && !s.handed_over)
+        };
+        let is_own = !step.handed_over
+            || step.parents.iter().any(is_called)
+            || step.calls.is_empty() && reached.contains(peer);
+        if is_own {
             Concern::Yes(None)
         } else if rules.is_required() {
             Concern::Yes(Some(rules.required_ground()))

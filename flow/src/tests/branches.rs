@@ -106,6 +106,28 @@ fn a_branch_is_known_by_what_its_proxies_say_not_by_what_has_yet_to_come() {
               undo shop/pay (maybe)
         "#]],
     );
+    // A service in a request of the event, before that is reported.
+    check(
+        "backend says failed; ? 20",
+        &expect![[r#"
+        20: rolling_back, look again after 1995
+        roll back, revision 1: shop/backend says that the event failed for good
+          because shop/backend said `failed` (00000041c27640ad/1)
+          undo shop/backend (maybe)
+    "#]],
+    );
+    // A job that was called for the event goes on after its answer; its proxy has forgotten by whom.
+    check(
+        "web>job POST /render 202; web POST /orders ok; job>db POST /rows 500 word=failed handed-over at=900000; ? 900020",
+        &expect![[r#"
+            900020: rolling_back, look again after 1985
+            roll back, revision 1: shop/db says that the event failed for good
+              because shop/db said `failed` (00000000000026c5/1)
+              undo shop/db (maybe)
+              undo shop/job (yes) after shop/db
+              undo shop/web (yes) after shop/job
+        "#]],
+    );
     // A service below the entry that a queue calls too.
     check(
         "web>mail POST /send 500 word=failed; consumer>mail POST /send ok handed-over; web POST /orders open; ? 40",
@@ -122,7 +144,7 @@ fn a_branch_is_known_by_what_its_proxies_say_not_by_what_has_yet_to_come() {
 #[test]
 fn a_service_that_takes_no_part_dooms_nothing() {
     check(
-        "web POST /orders ok; stranger says failed; ? 30",
+        "web POST /orders ok; stranger says failed handed-over; ? 30",
         &expect![[r#"
             30: running, look again after 1995
               word: shop/stranger says `failed`, but takes no part in the event

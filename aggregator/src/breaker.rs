@@ -1,6 +1,9 @@
 //! The breaker: when too many events of a type are doomed at once, more likely the policy or a shared fault is
-//! wrong than all of them; the type falls back to `shadow`. And what follows from a change of what is in force:
-//! verdicts that are told again with their new mode.
+//! wrong than all of them; the type falls back to `shadow`, until the policy changes or an operator closes the
+//! breaker. And what follows from a change of what is in force: verdicts that are told again with their new mode.
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -8,8 +11,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use kaeru_protocol::{EventType, Mode};
 
 use crate::app::Parts;
+use crate::clock::timestamp;
 use crate::policy::InForce;
-use crate::store::{Result, breakers, decisions, feed};
+use crate::store::breakers::{self, Breaker};
+use crate::store::{Result, decisions, feed};
 
 /// The time over which events are counted.
 const WINDOW: TimeDelta = TimeDelta::minutes(1);
@@ -17,6 +22,17 @@ const WINDOW: TimeDelta = TimeDelta::minutes(1);
 const DOOMED_MIN: i64 = 20;
 /// Verdicts looked at in one statement.
 const PAGE: i64 = 1_000;
+
+/// What became of closing a breaker.
+#[derive(Debug)]
+pub(crate) enum Closed {
+    /// The type's mode is the policy's again.
+    Done(Breaker),
+    /// It was closed before.
+    Before(Breaker),
+    /// None of this type has tripped under the policy in force.
+    Unknown,
+}
 
 /// Trips the breakers of event types of which more than the policy's share was doomed in the last minute.
 pub(crate) async fn check(parts: &Parts, now: DateTime<Utc>) -> Result<()> {
@@ -27,8 +43,8 @@ pub(crate) async fn check(parts: &Parts, now: DateTime<Utc>) -> Result<()> {
         .await?;
     let since = now - WINDOW;
     let mut is_changed = false;
-    for (name, doomed) in breakers::doomed_since(&mut connection, since, DOOMED_MIN).await? {
-        let event_type: Option<EventType> = name.parse().ok();
+    for suspect in breakers::doomed_since(&mut connection, since, DOOMED_MIN).await? {
+        let event_type: Option<EventType> = suspect.r#type.parse().ok();
         if in_force.mode(event_type.as_ref(), None) <= Mode::Shadow {
             continue;
         }
@@ -36,21 +52,25 @@ pub(crate) async fn check(parts: &Parts, now: DateTime<Utc>) -> Result<()> {
             .policy
             .for_event(event_type.as_ref(), None)
             .doomed_max_percent();
-        let Some(enough) = events_for(doomed, percent) else {
+        let Some(enough) = events_for(suspect.doomed, percent) else {
             continue;
         };
-        if breakers::began_at_least(&mut connection, &name, since, enough).await? {
+        if breakers::began_at_least(&mut connection, &suspect.r#type, since, enough).await? {
             continue;
         }
-        if breakers::trip(&mut connection, &name, in_force.version(), doomed, now).await? {
+        let mut transaction = parts.store.begin().await?;
+        let is_tripped =
+            breakers::trip(&mut transaction, &suspect, in_force.version(), now).await?;
+        transaction.commit().await?;
+        if is_tripped {
             is_changed = true;
             parts.metrics.breaker_trips.inc();
             tracing::error!(
-                event_type = name,
-                doomed,
+                event_type = suspect.r#type,
+                doomed = suspect.doomed,
                 percent,
-                "too many events of this type were doomed in a minute: it falls back to shadow until the \
-                 policy changes"
+                "too many events of this type were doomed in a minute: it falls back to shadow until an \
+                 operator closes its breaker or the policy changes"
             );
         }
     }
@@ -61,6 +81,33 @@ pub(crate) async fn check(parts: &Parts, now: DateTime<Utc>) -> Result<()> {
             .await?;
     }
     Ok(())
+}
+
+/// Closes the breaker of a type for an operator. Verdicts are told again with their mode at the next beat.
+pub(crate) async fn close(
+    parts: &Parts,
+    event_type: &str,
+    by: &str,
+    reason: &str,
+    now_ms: u64,
+) -> Result<Closed> {
+    let mut connection = parts.store.pool().acquire().await?;
+    let in_force = parts
+        .policies
+        .current(&mut connection, &parts.metrics)
+        .await?;
+    let version = in_force.version();
+    drop(connection);
+    let mut transaction = parts.store.begin().await?;
+    let now = timestamp(now_ms);
+    let closed = breakers::close(&mut transaction, event_type, version, by, reason, now).await?;
+    let Some(closed) = closed else {
+        let last = breakers::last(&mut transaction, event_type, version).await?;
+        return Ok(last.map_or(Closed::Unknown, Closed::Before));
+    };
+    transaction.commit().await?;
+    tracing::info!(event_type, by, reason, "an operator closed the breaker");
+    Ok(Closed::Done(closed))
 }
 
 /// How many events must have begun for `doomed` of them to be at most `percent`; `None` when any number will do.
@@ -98,19 +145,5 @@ pub(crate) async fn tell_modes_again(
         feed::tell_modes(&mut transaction, &changed, now).await?;
         transaction.commit().await?;
         parts.decider.told(!changed.is_empty());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::events_for;
-
-    #[test]
-    fn a_share_is_exceeded_only_above_it() {
-        assert_eq!(events_for(20, 20), Some(100));
-        assert_eq!(events_for(21, 20), Some(105));
-        assert_eq!(events_for(20, 30), Some(67));
-        assert_eq!(events_for(20, 100), None);
-        assert_eq!(events_for(20, 0), Some(i64::MAX));
     }
 }

@@ -10,6 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 
+pub(crate) mod breakers;
 mod dashboard;
 pub(crate) mod decisions;
 pub(crate) mod events;
@@ -39,6 +40,7 @@ pub(crate) fn api() -> (Router<App>, OpenApi) {
         .merge(operator::routes())
         .merge(events::routes())
         .merge(decisions::routes())
+        .merge(breakers::routes())
         .merge(services::routes())
         .merge(flows::routes())
         .split_for_parts()

@@ -78,6 +78,8 @@ metrics! {
     counter withdrawals = "kaeru_decisions_withdrawn_total";
     /// Breakers that tripped: an event type fell back to shadow.
     counter breaker_trips = "kaeru_breaker_trips_total";
+    /// Breakers that are open under the policy in force.
+    gauge breakers_open = "kaeru_breakers_open";
     /// Verdicts that the feed holds.
     gauge feed_verdicts = "kaeru_feed_verdicts";
     /// The last feed sequence that this aggregator knows.

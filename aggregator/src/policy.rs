@@ -104,8 +104,11 @@ impl Policies {
                 },
             }
         }
-        let tripped = breakers::open(connection, policy.version.cast_signed()).await?;
+        let tripped = breakers::open_types(connection, policy.version.cast_signed()).await?;
         metrics.policy_version.set(policy.version.cast_signed());
+        metrics
+            .breakers_open
+            .set(i64::try_from(tripped.len()).unwrap_or(i64::MAX));
         let mut known = self.known();
         known.looked_at = newest;
         let in_force = InForce { policy, tripped };

@@ -14,7 +14,7 @@ use crate::policy::{InForce, Watched};
 use crate::pulse::BEAT_MS;
 use crate::store::days::{self, Kept, day_of};
 use crate::store::{
-    Result, aggregators, calls, decisions, events, feed, losses, patiently, reporters,
+    Result, aggregators, breakers, calls, decisions, events, feed, losses, patiently, reporters,
 };
 
 /// Beats between two rounds of letting go.
@@ -128,6 +128,8 @@ impl Tick {
         calls::forget(&mut connection, kept.first_day() - Days::new(1)).await?;
         events::forget(&mut connection, decisions_from, DELETE_MAX).await?;
         decisions::forget(&mut connection, decisions_from, DELETE_MAX).await?;
+        let version = parts.policies.last_known().version();
+        breakers::forget(&mut connection, decisions_from, version).await?;
         Ok(())
     }
 

@@ -47,6 +47,8 @@ problems! {
     ServiceNotFound = "service-not-found", 404, "No such service";
     /// No flow of this event type was learned.
     FlowNotFound = "flow-not-found", 404, "No such flow";
+    /// No breaker of this event type has tripped under the policy in force.
+    BreakerNotFound = "breaker-not-found", 404, "No such breaker";
     /// No route has this path.
     RouteNotFound = "route-not-found", 404, "No such route";
     /// The route does not take this method.
@@ -65,6 +67,8 @@ problems! {
     DecisionSettled = "decision-settled", 409, "The decision can no longer be changed";
     /// The event cannot be rolled back by hand now.
     NotRollable = "not-rollable", 409, "The event cannot be rolled back";
+    /// The breaker was closed before.
+    BreakerClosed = "breaker-closed", 409, "The breaker is closed";
     /// More than the aggregator can take now; see `Retry-After`.
     TooManyRequests = "too-many-requests", 429, "Too many requests";
     /// The store cannot be reached; nothing was taken; see `Retry-After`.

@@ -1,4 +1,5 @@
-//! What an operator can do: `POST /v1/events/{id}/rollback` and `POST /v1/decisions/{id}/withdraw`.
+//! What an operator can do with events and decisions: `POST /v1/events/{id}/rollback` and
+//! `POST /v1/decisions/{id}/withdraw`.
 
 use axum::Json;
 use axum::extract::State;
@@ -35,12 +36,12 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
 /// Who does it, and why.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Order {
+pub(super) struct Order {
     /// Who, 1 to 128 characters.
     #[schema(example = "alice")]
-    by: Box<str>,
+    pub(super) by: Box<str>,
     /// Why, 1 to 2,048 characters.
-    reason: Box<str>,
+    pub(super) reason: Box<str>,
 }
 
 /// The demand is stored and judged.
@@ -153,7 +154,7 @@ fn operator() -> Result<ServiceName, Error> {
 }
 
 impl Order {
-    fn read(order: Result<Json<Self>, JsonRejection>) -> Result<Self, Error> {
+    pub(super) fn read(order: Result<Json<Self>, JsonRejection>) -> Result<Self, Error> {
         let invalid = |detail: String| Error::Refused {
             problem: ProblemType::InvalidBody,
             detail,

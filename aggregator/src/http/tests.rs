@@ -1,5 +1,7 @@
 //! The read side against a real database: what was reported is what is read.
 
+mod breakers;
+
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, header};
 use kaeru_protocol::ProblemType;
@@ -412,6 +414,7 @@ async fn without_a_database_every_route_says_so() {
         "/v1/services/a/b",
         "/v1/flows",
         "/v1/flows/a",
+        "/v1/breakers",
     ] {
         let (status, problem) = api.get(path).await;
         assert_eq!(

@@ -1,34 +1,93 @@
 //! Breakers: event types that too many events of were doomed at once. A breaker holds for one version of the
-//! policy.
+//! policy, until an operator closes it. The empty type stands for events of no type.
 
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
+use sqlx::{FromRow, PgConnection};
 
 use super::Result;
 
-/// The types whose breaker is open under this policy; the empty one stands for events of no type.
+/// A breaker that tripped.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub(crate) struct Breaker {
+    pub(crate) r#type: String,
+    /// The version that it tripped under.
+    pub(crate) policy_version: i64,
+    pub(crate) tripped_at: DateTime<Utc>,
+    /// Events that were doomed within the minute before.
+    pub(crate) doomed: i64,
+    /// Null while it is open, as the two after it.
+    pub(crate) closed_at: Option<DateTime<Utc>>,
+    pub(crate) closed_by: Option<String>,
+    pub(crate) closed_for: Option<String>,
+}
+
+/// A type of which enough events were doomed to look closer.
+#[derive(Debug, FromRow)]
+pub(crate) struct Suspect {
+    pub(crate) r#type: String,
+    pub(crate) doomed: i64,
+    /// Since when they were counted: a closing begins the count anew.
+    pub(crate) counted_since: DateTime<Utc>,
+}
+
+/// The breakers that are open under this policy, the newest first.
 pub(crate) async fn open(
     connection: &mut PgConnection,
     policy_version: i64,
+) -> Result<Vec<Breaker>> {
+    Ok(sqlx::query_as(
+        "SELECT type, policy_version, tripped_at, doomed, closed_at, closed_by, closed_for FROM breakers
+         WHERE policy_version = $1 AND closed_at IS NULL ORDER BY tripped_at DESC, type",
+    )
+    .bind(policy_version)
+    .fetch_all(connection)
+    .await?)
+}
+
+/// The types whose breaker is open under this policy.
+pub(crate) async fn open_types(
+    connection: &mut PgConnection,
+    policy_version: i64,
 ) -> Result<BTreeSet<String>> {
-    let types: Vec<String> =
-        sqlx::query_scalar("SELECT type FROM breakers WHERE policy_version = $1")
-            .bind(policy_version)
-            .fetch_all(connection)
-            .await?;
+    let types: Vec<String> = sqlx::query_scalar(
+        "SELECT type FROM breakers WHERE policy_version = $1 AND closed_at IS NULL",
+    )
+    .bind(policy_version)
+    .fetch_all(connection)
+    .await?;
     Ok(types.into_iter().collect())
 }
 
-/// Types with at least `least` decisions since then, with their number.
+/// The last breaker of this type that tripped under this policy, open or closed.
+pub(crate) async fn last(
+    connection: &mut PgConnection,
+    event_type: &str,
+    policy_version: i64,
+) -> Result<Option<Breaker>> {
+    Ok(sqlx::query_as(
+        "SELECT type, policy_version, tripped_at, doomed, closed_at, closed_by, closed_for FROM breakers
+         WHERE type = $1 AND policy_version = $2 ORDER BY tripped_at DESC LIMIT 1",
+    )
+    .bind(event_type)
+    .bind(policy_version)
+    .fetch_optional(connection)
+    .await?)
+}
+
+/// Types with at least `least` decisions since then, or since their breaker was closed.
 pub(crate) async fn doomed_since(
     connection: &mut PgConnection,
     since: DateTime<Utc>,
     least: i64,
-) -> Result<Vec<(String, i64)>> {
+) -> Result<Vec<Suspect>> {
     Ok(sqlx::query_as(
-        "SELECT coalesce(type, ''), count(*) FROM decisions WHERE decided_at > $1
+        "WITH closings AS (
+             SELECT type, max(closed_at) AS at FROM breakers WHERE closed_at > $1 GROUP BY type)
+         SELECT coalesce(d.type, '') AS type, count(*) AS doomed, max(greatest($1, c.at)) AS counted_since
+         FROM decisions d LEFT JOIN closings c ON c.type = coalesce(d.type, '')
+         WHERE d.decided_at > $1 AND d.decided_at > greatest($1, c.at)
          GROUP BY 1 HAVING count(*) >= $2",
     )
     .bind(since)
@@ -57,23 +116,74 @@ pub(crate) async fn began_at_least(
     Ok(began >= events)
 }
 
-/// Opens the breaker of a type; whether it was closed.
+/// Opens the breaker of a type; whether it was closed. What was counted before a closing opens nothing.
 pub(crate) async fn trip(
+    connection: &mut PgConnection,
+    suspect: &Suspect,
+    policy_version: i64,
+    now: DateTime<Utc>,
+) -> Result<bool> {
+    one_at_a_time(&mut *connection).await?;
+    let outcome = sqlx::query(
+        "INSERT INTO breakers (type, policy_version, tripped_at, doomed)
+         SELECT $1, $2, $3, $4
+         WHERE NOT EXISTS (SELECT FROM breakers WHERE type = $1 AND closed_at > $5)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(&suspect.r#type)
+    .bind(policy_version)
+    .bind(now)
+    .bind(suspect.doomed)
+    .bind(suspect.counted_since)
+    .execute(connection)
+    .await?;
+    Ok(outcome.rows_affected() > 0)
+}
+
+/// Closes the open breaker of a type, if there is one.
+pub(crate) async fn close(
     connection: &mut PgConnection,
     event_type: &str,
     policy_version: i64,
-    doomed: i64,
+    by: &str,
+    reason: &str,
     now: DateTime<Utc>,
-) -> Result<bool> {
-    let outcome = sqlx::query(
-        "INSERT INTO breakers (type, policy_version, tripped_at, doomed) VALUES ($1, $2, $3, $4)
-         ON CONFLICT ON CONSTRAINT breakers_pkey DO NOTHING",
+) -> Result<Option<Breaker>> {
+    one_at_a_time(&mut *connection).await?;
+    Ok(sqlx::query_as(
+        "UPDATE breakers SET closed_at = $3, closed_by = $4, closed_for = $5
+         WHERE type = $1 AND policy_version = $2 AND closed_at IS NULL
+         RETURNING type, policy_version, tripped_at, doomed, closed_at, closed_by, closed_for",
     )
     .bind(event_type)
     .bind(policy_version)
     .bind(now)
-    .bind(doomed)
+    .bind(by)
+    .bind(reason)
+    .fetch_optional(connection)
+    .await?)
+}
+
+/// Forgets breakers that tripped before `first` and hold no more.
+pub(crate) async fn forget(
+    connection: &mut PgConnection,
+    first: DateTime<Utc>,
+    policy_version: i64,
+) -> Result<()> {
+    sqlx::query(
+        "DELETE FROM breakers WHERE tripped_at < $1 AND coalesce(closed_at < $1, policy_version <> $2)",
+    )
+    .bind(first)
+    .bind(policy_version)
     .execute(connection)
     .await?;
-    Ok(outcome.rows_affected() > 0)
+    Ok(())
+}
+
+/// Until the commit nobody else opens or closes one: what is opened has seen every closing.
+async fn one_at_a_time(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query("LOCK TABLE breakers IN SHARE ROW EXCLUSIVE MODE")
+        .execute(connection)
+        .await?;
+    Ok(())
 }

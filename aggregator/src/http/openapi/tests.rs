@@ -4,7 +4,7 @@ use kaeru_protocol::ProblemType;
 use serde_json::Value;
 
 /// Every route of the API.
-const ROUTES: [(&str, &str); 14] = [
+const ROUTES: [(&str, &str); 16] = [
     ("post", "/v1/reports"),
     ("get", "/v1/verdicts"),
     ("get", "/v1/events"),
@@ -15,6 +15,8 @@ const ROUTES: [(&str, &str); 14] = [
     ("get", "/v1/decisions"),
     ("get", "/v1/decisions/{id}"),
     ("post", "/v1/decisions/{id}/withdraw"),
+    ("get", "/v1/breakers"),
+    ("post", "/v1/breakers/{type}/close"),
     ("get", "/v1/services"),
     ("get", "/v1/services/{namespace}/{name}"),
     ("get", "/v1/flows"),

@@ -4,7 +4,7 @@ use super::{Closed, close, events_for};
 use crate::app::App;
 use crate::clock::{self, timestamp};
 use crate::store::policies;
-use crate::testing::{self, Side, failed, number};
+use crate::testing::{self, Side, attempt, failed, number};
 use crate::tick::Tick;
 
 #[test]
@@ -96,6 +96,26 @@ async fn a_closed_breaker_trips_again_only_on_what_happens_after() {
     let rows = "SELECT count(*) FROM breakers WHERE policy_version = 1";
     assert_eq!(number(&app, rows).await, 2, "both are on record");
     assert_eq!(number(&app, "SELECT min(doomed) FROM breakers").await, 21);
+}
+
+#[tokio::test]
+async fn events_count_under_the_type_that_is_learned_after_their_decision() {
+    let (app, mut tick) = enforcing().await;
+    let (mut web, mut backend) = (Side::new(1, "shop/web"), Side::new(2, "shop/backend"));
+    for n in 0..30 {
+        let event = format!("e-{n}");
+        let doomed = backend.state(&app, failed(&event, Some("shop/web")));
+        doomed.await.unwrap();
+        web.state(&app, attempt(&event, None, 404)).await.unwrap();
+    }
+    app.decider.decide_once(clock::now_ms()).await;
+    tick.tick(false).await.unwrap();
+    let tripped: Vec<String> = sqlx::query_scalar("SELECT type FROM breakers")
+        .fetch_all(app.store.pool())
+        .await
+        .unwrap();
+    assert_eq!(tripped, ["POST shop/web /orders"]);
+    assert_eq!(modes(&app).await, [Mode::Shadow]);
 }
 
 #[tokio::test]

@@ -85,8 +85,11 @@ pub(crate) async fn doomed_since(
     Ok(sqlx::query_as(
         "WITH closings AS (
              SELECT type, max(closed_at) AS at FROM breakers WHERE closed_at > $1 GROUP BY type)
-         SELECT coalesce(d.type, '') AS type, count(*) AS doomed, max(greatest($1, c.at)) AS counted_since
-         FROM decisions d LEFT JOIN closings c ON c.type = coalesce(d.type, '')
+         SELECT t.type, count(*) AS doomed, max(greatest($1, c.at)) AS counted_since
+         FROM decisions d LEFT JOIN events e USING (event)
+         -- The type may have been learned from the entry after the decision.
+         CROSS JOIN LATERAL (SELECT coalesce(e.type, d.type, '') AS type) t
+         LEFT JOIN closings c ON c.type = t.type
          WHERE d.decided_at > $1 AND d.decided_at > greatest($1, c.at)
          GROUP BY 1 HAVING count(*) >= $2",
     )

@@ -131,6 +131,7 @@ pub(crate) async fn save(connection: &mut PgConnection, stored: &Stored) -> Resu
              flow_version, decided_at, revised_at, body, withdrawn_by, withdrawn_for, withdrawn_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
          ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, state = excluded.state,
+             type = coalesce(excluded.type, decisions.type),
              revised_at = excluded.revised_at, body = excluded.body,
              withdrawn_by = excluded.withdrawn_by, withdrawn_for = excluded.withdrawn_for,
              withdrawn_at = excluded.withdrawn_at",

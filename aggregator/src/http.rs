@@ -15,7 +15,9 @@ mod dashboard;
 pub(crate) mod decisions;
 pub(crate) mod events;
 pub(crate) mod flows;
+mod grounds;
 mod identity;
+mod modes;
 pub(crate) mod openapi;
 mod operator;
 mod page;
@@ -30,6 +32,7 @@ mod status;
 mod tests;
 mod time;
 mod verdicts;
+mod words;
 
 /// Every route and its description.
 pub(crate) fn api() -> (Router<App>, OpenApi) {

@@ -5,6 +5,7 @@
 //! database) and when it is read again is not decided here. Keys are documented in `manifests/policy.yaml`.
 
 mod contradictions;
+mod lines;
 mod node;
 mod read;
 #[cfg(test)]
@@ -17,6 +18,8 @@ use std::path::Path;
 
 use kaeru_flow::{Layer, Policy};
 use kaeru_protocol::{EventType, Peer};
+
+pub(crate) use lines::{Line, Lines};
 
 /// Bytes of a policy: 1,000 sections of 256 bytes.
 const POLICY_BYTES_MAX: usize = 256 * 1024;
@@ -58,7 +61,7 @@ struct Section {
 
 /// What a section speaks of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Scope {
+pub(crate) enum Scope {
     Global,
     EventType(EventType),
     Service(Peer),

@@ -22,6 +22,7 @@ pub(crate) mod services;
 
 use std::time::Duration;
 
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Postgres, Transaction};
 
@@ -94,6 +95,17 @@ impl Store {
     /// A transaction; each of its statements sees what was committed when it began.
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>> {
         Ok(self.pool.begin().await?)
+    }
+
+    /// A connection for reads.
+    pub(crate) async fn connection(&self) -> Result<PoolConnection<Postgres>> {
+        Ok(self.pool.acquire().await?)
+    }
+
+    /// A transaction that reads, and whose statements all see one moment.
+    pub(crate) async fn snapshot(&self) -> Result<Transaction<'static, Postgres>> {
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        Ok(self.pool.begin_with(begin).await?)
     }
 
     /// Whether the database answers.

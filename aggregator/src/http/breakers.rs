@@ -20,7 +20,7 @@ use super::problem::Error;
 use crate::app::App;
 use crate::breaker::{self, Closed};
 use crate::clock;
-use crate::store::{self, breakers};
+use crate::store::breakers;
 
 /// In a path, the events of no type: no event type has quotes.
 const UNTYPED: &str = "\"\"";
@@ -45,12 +45,7 @@ struct BreakerList {
     (status = 503, description = "store-unavailable", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 async fn list(State(app): State<App>) -> Result<Json<BreakerList>, Error> {
-    let mut connection = app
-        .store
-        .pool()
-        .acquire()
-        .await
-        .map_err(store::Error::from)?;
+    let mut connection = app.store.connection().await?;
     let in_force = app.policies.current(&mut connection, &app.metrics).await?;
     let open = breakers::open(&mut connection, in_force.version()).await?;
     Ok(Json(BreakerList {

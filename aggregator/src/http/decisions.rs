@@ -1,5 +1,8 @@
 //! `decisions`: what was decided, newest first, and one decision in full.
 
+mod changes;
+mod explain;
+mod story;
 mod view;
 
 use axum::Json;
@@ -10,7 +13,8 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(crate) use view::{DecisionView, ReportView};
+pub(crate) use story::{Story, StoryView};
+pub(crate) use view::ReportView;
 
 use super::openapi::ProblemBody;
 use super::page;
@@ -20,6 +24,7 @@ use crate::app::App;
 use crate::store::decisions::Stored;
 use crate::store::pages::{self, DecisionFilter, Place};
 use crate::store::{self, decisions};
+use view::DecisionView;
 
 const STATES: [&str; 3] = ["live", "contested", "withdrawn"];
 
@@ -89,37 +94,47 @@ async fn list(
     )?;
     let stored = pages::decisions(app.store.pool(), &filter, &stretch).await?;
     let next = page::next(&stored, stretch.limit, place);
+    let ids: Vec<&str> = stored.iter().map(|stored| stored.id.as_str()).collect();
+    let mut connection = app.store.connection().await?;
+    let sources = decisions::sources(&mut connection, &ids).await?;
     Ok(Json(DecisionPage {
-        decisions: stored.into_iter().map(Into::into).collect(),
+        decisions: stored
+            .into_iter()
+            .map(|stored| DecisionView::new(stored, &sources))
+            .collect(),
         next,
     }))
 }
 
-/// One decision: reason, evidence and plan
+/// One decision: reason, evidence, policy line, plan and revisions, and all of it in a paragraph
 #[utoipa::path(get, path = "/v1/decisions/{id}", tag = "decisions", params(("id" = String, Path)), responses(
-    (status = 200, body = DecisionView),
+    (status = 200, body = StoryView),
     (status = 400, description = "invalid-parameter", body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, description = "decision-not-found", body = ProblemBody, content_type = "application/problem+json"),
     (status = 503, description = "store-unavailable", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-async fn one(
-    State(app): State<App>,
-    InPath(id): InPath<String>,
-) -> Result<Json<DecisionView>, Error> {
+async fn one(State(app): State<App>, InPath(id): InPath<String>) -> Result<Json<StoryView>, Error> {
     let id = parse::<DecisionId>("id", &id)?;
-    let mut connection = app
-        .store
-        .pool()
-        .acquire()
-        .await
-        .map_err(store::Error::from)?;
-    let stored = decisions::find(&mut connection, &id).await?;
+    let story = read(&app, &id).await?;
     let unknown = || Error::NotFound {
         problem: ProblemType::DecisionNotFound,
         what: "decision",
         name: id.to_string(),
     };
-    Ok(Json(stored.ok_or_else(unknown)?.into()))
+    Ok(Json(story.ok_or_else(unknown)?))
+}
+
+/// A decision in full, as of one moment.
+pub(super) async fn read(app: &App, id: &DecisionId) -> store::Result<Option<StoryView>> {
+    let mut connection = app.store.connection().await?;
+    let in_force = app.policies.current(&mut connection, &app.metrics).await?;
+    drop(connection);
+    let mut snapshot = app.store.snapshot().await?;
+    let Some(stored) = decisions::find(&mut snapshot, id).await? else {
+        return Ok(None);
+    };
+    let story = Story::read(&mut snapshot, &in_force, stored).await?;
+    Ok(Some(StoryView::new(story, &in_force)))
 }
 
 fn place(stored: &Stored) -> Place {

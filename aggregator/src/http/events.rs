@@ -1,6 +1,7 @@
 //! `events`: a page of them, newest first, and one event's whole story.
 
 mod story;
+mod summary;
 mod trace_view;
 
 use axum::Json;
@@ -12,7 +13,8 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::decisions::DecisionView;
+use super::breakers::BreakerView;
+use super::decisions::StoryView;
 use super::openapi::ProblemBody;
 use super::page;
 use super::params::{InPath, Params, one_of, parse, parse_given};
@@ -20,8 +22,9 @@ use super::problem::Error;
 use super::time::Time;
 use crate::app::App;
 use crate::clock;
+use crate::store::decisions::mode_word;
 use crate::store::pages::{self, EventFilter, EventRow, Place};
-use story::Story;
+use story::{Seen, Story};
 use trace_view::{CleanupView, ConsideredView, RefusalView, StepView, UndoView};
 
 /// The routes of this resource.
@@ -95,7 +98,14 @@ struct EventSummary {
 #[derive(Debug, Serialize, ToSchema)]
 struct EventView {
     #[serde(flatten)]
-    summary: EventSummary,
+    event: EventSummary,
+    /// Where it stands and why, in a sentence or two.
+    summary: String,
+    /// The mode in force for it: `off`, `shadow` or `enforce`.
+    #[schema(example = "enforce")]
+    mode: &'static str,
+    /// The breaker of its type, where it is open.
+    breaker: Option<BreakerView>,
     /// What each service or external host did, in the order in which they began.
     steps: Vec<StepView>,
     /// Requests that were refused, or would have been.
@@ -106,7 +116,9 @@ struct EventView {
     undos: Vec<UndoView>,
     /// Each rule, whether it fired, and why or why not.
     considered: Vec<ConsideredView>,
-    decision: Option<DecisionView>,
+    /// When the rules are asked again without a new report; `null` where only a report can change something.
+    looked_at_again: Option<Time>,
+    decision: Option<StoryView>,
 }
 
 /// Events, newest first
@@ -174,33 +186,47 @@ async fn one(State(app): State<App>, InPath(id): InPath<String>) -> Result<Json<
 
 impl EventView {
     /// `None` where nothing at all is known of the event.
-    fn of(
-        Story {
-            row,
-            trace,
-            considered,
-            decision,
-        }: Story,
-    ) -> Option<Self> {
-        let summary = match (row, &trace) {
+    fn of(story: Story) -> Option<Self> {
+        let summary = summary::summary(&story);
+        let in_force = story.in_force;
+        let event = match (story.row, &story.seen) {
             (Some(row), _) => row.into(),
-            (None, Some(trace)) => EventSummary::unseen(trace),
+            (None, Some(seen)) => EventSummary::unseen(&seen.trace),
             (None, None) => return None,
         };
         let mut view = Self {
+            event,
             summary,
+            mode: mode_word(story.mode),
+            breaker: story
+                .breaker
+                .map(|breaker| BreakerView::new(breaker, &in_force)),
             steps: Vec::new(),
             refusals: Vec::new(),
             cleanups: Vec::new(),
             undos: Vec::new(),
-            considered: considered.into_iter().map(Into::into).collect(),
-            decision: decision.map(Into::into),
+            considered: Vec::new(),
+            looked_at_again: None,
+            decision: story
+                .decision
+                .map(|decision| StoryView::new(decision, &in_force)),
         };
-        if let Some(trace) = trace {
+        if let Some(Seen {
+            trace,
+            judgement,
+            policy,
+            ..
+        }) = story.seen
+        {
             view.steps = trace_view::steps(trace.entry.as_ref(), trace.steps);
             view.refusals = trace.refusals.into_iter().map(Into::into).collect();
             view.cleanups = trace.cleanups.into_iter().map(Into::into).collect();
             view.undos = trace.undos.into_iter().map(Into::into).collect();
+            let considered = judgement.considered.into_iter();
+            view.considered = considered
+                .map(|one| ConsideredView::new(one, &policy))
+                .collect();
+            view.looked_at_again = judgement.wake_ms.map(Time::of_millis);
         }
         Some(view)
     }

@@ -11,13 +11,13 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::decisions::DecisionView;
+use super::decisions::{self as pages, StoryView};
 use super::openapi::ProblemBody;
 use super::params::{InPath, parse};
 use super::problem::Error;
 use crate::app::App;
 use crate::clock;
-use crate::store::{self, decisions, events};
+use crate::store::{decisions, events};
 use crate::withdrawal::{self, Withdrawn};
 
 /// Bytes of an operator's name, and of the reason.
@@ -85,7 +85,7 @@ async fn roll_back(
 /// Every proxy is told `proceed`. Possible until a service has acknowledged an undo.
 #[utoipa::path(post, path = "/v1/decisions/{id}/withdraw", tag = "operators",
     params(("id" = String, Path)), request_body = Order, responses(
-    (status = 200, body = DecisionView),
+    (status = 200, body = StoryView),
     (status = 400, description = "invalid-parameter, invalid-body", body = ProblemBody, content_type = "application/problem+json"),
     (status = 404, description = "decision-not-found", body = ProblemBody, content_type = "application/problem+json"),
     (status = 409, description = "decision-settled", body = ProblemBody, content_type = "application/problem+json"),
@@ -95,30 +95,30 @@ async fn withdraw(
     State(app): State<App>,
     InPath(id): InPath<String>,
     order: Result<Json<Order>, JsonRejection>,
-) -> Result<Json<DecisionView>, Error> {
+) -> Result<Json<StoryView>, Error> {
     let id: DecisionId = parse("id", &id)?;
     let order = Order::read(order)?;
-    match withdrawal::withdraw(&app, &id, order.by, order.reason, clock::now_ms()).await? {
-        Withdrawn::Done(stored) => Ok(Json((*stored).into())),
-        Withdrawn::Unknown => Err(Error::NotFound {
-            problem: ProblemType::DecisionNotFound,
-            what: "decision",
-            name: id.to_string(),
-        }),
-        Withdrawn::TooLate(detail) => Err(Error::Refused {
-            problem: ProblemType::DecisionSettled,
-            detail: detail.to_owned(),
-        }),
-    }
+    let now_ms = clock::now_ms();
+    let story = match withdrawal::withdraw(&app, &id, order.by, order.reason, now_ms).await? {
+        Withdrawn::Done(stored) => pages::read(&app, &stored.id).await?,
+        Withdrawn::Unknown => None,
+        Withdrawn::TooLate(detail) => {
+            return Err(Error::Refused {
+                problem: ProblemType::DecisionSettled,
+                detail: detail.to_owned(),
+            });
+        }
+    };
+    let unknown = || Error::NotFound {
+        problem: ProblemType::DecisionNotFound,
+        what: "decision",
+        name: id.to_string(),
+    };
+    Ok(Json(story.ok_or_else(unknown)?))
 }
 
 async fn is_rollable(app: &App, event: &EventId) -> Result<(), Error> {
-    let mut connection = app
-        .store
-        .pool()
-        .acquire()
-        .await
-        .map_err(store::Error::from)?;
+    let mut connection = app.store.connection().await?;
     let refused = |detail: String| {
         Err(Error::Refused {
             problem: ProblemType::NotRollable,

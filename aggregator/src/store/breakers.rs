@@ -60,6 +60,16 @@ pub(crate) async fn open_types(
     Ok(types.into_iter().collect())
 }
 
+/// The breaker of this type, where it is open under this policy.
+pub(crate) async fn open_of(
+    connection: &mut PgConnection,
+    event_type: &str,
+    policy_version: i64,
+) -> Result<Option<Breaker>> {
+    let last = last(connection, event_type, policy_version).await?;
+    Ok(last.filter(|breaker| breaker.closed_at.is_none()))
+}
+
 /// The last breaker of this type that tripped under this policy, open or closed.
 pub(crate) async fn last(
     connection: &mut PgConnection,

@@ -1,6 +1,8 @@
-//! Decisions and their revisions. The row form of `kaeru_flow::Decision` is in `decisions/body.rs`.
+//! Decisions. The row form of `kaeru_flow::Decision` is in `decisions/body.rs`; what is kept with one for people
+//! (its revisions, and who stated its evidence) is read in `decisions/history.rs`.
 
 mod body;
+mod history;
 
 use std::collections::HashMap;
 
@@ -13,6 +15,8 @@ use sqlx::{FromRow, PgConnection};
 use super::{Error, Result};
 use crate::clock::timestamp;
 use body::Body;
+
+pub(crate) use history::{Revision, Source, revisions, sources};
 
 /// A decision as it stands in the store.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,7 +121,8 @@ pub(crate) async fn find(connection: &mut PgConnection, id: &DecisionId) -> Resu
     row.map(Stored::try_from).transpose()
 }
 
-/// Writes a decision's revision: the first makes its row, later ones change it; each is kept.
+/// Writes a decision's revision: the first makes its row, later ones change it; each is kept, and who stated the
+/// evidence, for reports are let go before decisions.
 pub(crate) async fn save(connection: &mut PgConnection, stored: &Stored) -> Result<()> {
     let decision = &stored.decision;
     let body = Json(Body::from(decision));
@@ -154,12 +159,34 @@ pub(crate) async fn save(connection: &mut PgConnection, stored: &Stored) -> Resu
     .execute(&mut *connection)
     .await?;
     sqlx::query(
-        "INSERT INTO decision_revisions (decision, revision, at, body) VALUES ($1, $2, $3, $4)",
+        "WITH stated AS (
+             INSERT INTO decision_evidence (decision, reporter, seq, service, proxy, at, received)
+             SELECT $1, r.reporter, r.seq, v.service, v.proxy, r.at, r.received
+             FROM unnest($5::bigint[], $6::bigint[]) AS key (reporter, seq)
+             JOIN reports r ON r.reporter = key.reporter AND r.seq = key.seq AND r.event = $7
+             JOIN reporters v ON v.id = r.reporter
+             ON CONFLICT DO NOTHING)
+         INSERT INTO decision_revisions (decision, revision, at, body) VALUES ($1, $2, $3, $4)",
     )
     .bind(stored.id.as_str())
     .bind(revision)
     .bind(stored.revised_at)
     .bind(&body)
+    .bind(
+        decision
+            .evidence
+            .iter()
+            .map(|e| e.key.reporter.0.cast_signed())
+            .collect::<Vec<_>>(),
+    )
+    .bind(
+        decision
+            .evidence
+            .iter()
+            .map(|e| e.key.seq.cast_signed())
+            .collect::<Vec<_>>(),
+    )
+    .bind(stored.event.as_str())
     .execute(connection)
     .await?;
     Ok(())

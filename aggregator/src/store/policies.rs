@@ -43,3 +43,13 @@ pub(crate) async fn put(
     .fetch_optional(connection)
     .await?)
 }
+
+/// The text of one version, where it is kept.
+pub(crate) async fn text(connection: &mut PgConnection, version: i64) -> Result<Option<String>> {
+    Ok(
+        sqlx::query_scalar("SELECT yaml FROM policies WHERE version = $1")
+            .bind(version)
+            .fetch_optional(connection)
+            .await?,
+    )
+}

@@ -1,9 +1,11 @@
 //! Services for people: what their proxies last said of themselves.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
-use kaeru_protocol::ProxyStatus;
+use kaeru_protocol::{ProxyStatus, ReporterId};
 use sqlx::types::Json;
-use sqlx::{FromRow, PgPool};
+use sqlx::{FromRow, PgConnection, PgPool};
 
 use super::Result;
 
@@ -118,5 +120,25 @@ pub(crate) async fn reporters(pool: &PgPool, service: &str) -> Result<Vec<Report
     .bind(service)
     .bind(REPORTERS_MAX)
     .fetch_all(pool)
+    .await?)
+}
+
+/// The services of those of these reporters whose proxies have been silent for longer than they promised.
+pub(crate) async fn out_of_touch(
+    connection: &mut PgConnection,
+    reporters: &BTreeSet<ReporterId>,
+    now: DateTime<Utc>,
+) -> Result<Vec<String>> {
+    if reporters.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<i64> = reporters.iter().map(|id| id.0.cast_signed()).collect();
+    Ok(sqlx::query_scalar(
+        "SELECT DISTINCT p.service FROM reporters r JOIN proxies p USING (proxy)
+         WHERE r.id = ANY($1) AND p.due_at < $2 ORDER BY 1",
+    )
+    .bind(ids)
+    .bind(now)
+    .fetch_all(connection)
     .await?)
 }

@@ -1,6 +1,6 @@
-//! A decision as people and programs read it.
+//! A decision as people and programs read it, in short; what stands beside it on its own page is in `story.rs`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use kaeru_flow::{Decision, Evidence, PlanEntry, ReportKey, Standing};
 use kaeru_protocol::{EventType, Peer};
@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::http::time::Time;
-use crate::store::decisions::{Stored, mode_word, standing_word};
+use crate::store::decisions::{Source, Stored, mode_word, standing_word};
 
 /// That an event must be rolled back, why, and what there is to undo.
 #[derive(Debug, Serialize, ToSchema)]
@@ -32,7 +32,7 @@ pub(crate) struct DecisionView {
     policy_version: u64,
     /// The learned flow that completeness was judged by.
     flow_version: Option<u64>,
-    /// `off`, `shadow` or `enforce`.
+    /// `off`, `shadow` or `enforce`, as it was when it was decided.
     #[schema(example = "enforce")]
     mode: &'static str,
     decided_at: Time,
@@ -74,6 +74,14 @@ struct EvidenceView {
     seq: u64,
     /// What it says.
     text: String,
+    /// The service whose proxy stated it; `kaeru-system/operator` for an operator's demand.
+    service: Option<String>,
+    /// That proxy.
+    proxy: Option<String>,
+    /// When it was so, by the proxy's clock.
+    at: Option<Time>,
+    /// When it was received.
+    received_at: Option<Time>,
 }
 
 /// What there is to undo.
@@ -113,8 +121,11 @@ struct WithdrawnView {
     at: Time,
 }
 
-impl From<Stored> for DecisionView {
-    fn from(stored: Stored) -> Self {
+impl DecisionView {
+    /// `sources` say who stated the evidence.
+    pub(crate) fn new(stored: Stored, sources: &HashMap<(String, ReportKey), Source>) -> Self {
+        let id = stored.id.to_string();
+        let source = |key: ReportKey| sources.get(&(id.clone(), key)).cloned();
         let Decision {
             revision,
             standing,
@@ -139,7 +150,10 @@ impl From<Stored> for DecisionView {
                 peer: reason.failed().map(ToString::to_string),
                 text: reason.to_string(),
             },
-            evidence: evidence.into_iter().map(EvidenceView::from).collect(),
+            evidence: evidence
+                .into_iter()
+                .map(|evidence| EvidenceView::new(source(evidence.key), evidence))
+                .collect(),
             plan: PlanView {
                 complete: plan.is_complete(),
                 missing: names(&plan.missing),
@@ -171,13 +185,22 @@ impl From<ReportKey> for ReportView {
     }
 }
 
-impl From<Evidence> for EvidenceView {
-    fn from(evidence: Evidence) -> Self {
+impl EvidenceView {
+    fn new(source: Option<Source>, evidence: Evidence) -> Self {
         let ReportKey { reporter, seq } = evidence.key;
+        let (at, received_at) = (
+            source.as_ref().map(|s| s.at),
+            source.as_ref().map(|s| s.received),
+        );
+        let (service, proxy) = source.map(|s| (s.service, s.proxy)).unzip();
         Self {
             reporter: reporter.to_string(),
             seq,
             text: evidence.text.into(),
+            service,
+            proxy,
+            at: at.map(Time),
+            received_at: received_at.map(Time),
         }
     }
 }

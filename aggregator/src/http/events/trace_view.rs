@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::http::decisions::ReportView;
+use crate::http::grounds::{QuoteView, Quoted};
 use crate::http::time::Time;
 
 /// What one service or external host did.
@@ -138,6 +139,8 @@ pub(super) struct ConsideredView {
     fired: bool,
     /// Why, or why not.
     why: String,
+    /// What the policy says that it relied on, and on which line.
+    policy: Vec<QuoteView>,
 }
 
 /// The steps as the event went through them: each before those that it called, in the order of its calls. Siblings
@@ -291,9 +294,11 @@ impl From<UndoSeen> for UndoView {
     }
 }
 
-impl From<Considered> for ConsideredView {
-    fn from(considered: Considered) -> Self {
+impl ConsideredView {
+    /// `policy` is what it was judged by.
+    pub(super) fn new(considered: Considered, policy: &Quoted) -> Self {
         Self {
+            policy: policy.quotes(&[]).iter().map(QuoteView::from).collect(),
             rule: considered.rule.as_str(),
             fired: considered.fired,
             why: considered.why.into(),

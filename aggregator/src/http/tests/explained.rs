@@ -1,0 +1,326 @@
+//! What decisions and events say of themselves in words. Times and ids are replaced, the rest is reviewed as it
+//! stands.
+#![expect(
+    clippy::needless_raw_string_hashes,
+    reason = "expect-test writes its snapshots so"
+)]
+
+use std::collections::BTreeMap;
+
+use expect_test::{Expect, expect};
+use kaeru_protocol::{EventReport, Kind};
+use serde_json::{Value, json};
+
+use super::{Api, api};
+use crate::clock::{self, timestamp};
+use crate::store::policies;
+use crate::testing::{Side, attempt, beat, failed, report};
+
+async fn put_policy(api: &Api, yaml: &str) {
+    let mut transaction = api.0.store.begin().await.unwrap();
+    policies::put(&mut transaction, yaml, timestamp(clock::now_ms()))
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    beat(&api.0).await;
+}
+
+/// The decider looks, as if this many ms had passed.
+async fn look(api: &Api, later_ms: u64) {
+    api.0.decider.decide_once(clock::now_ms() + later_ms).await;
+}
+
+/// The text without what differs from run to run: times become `T`, a decision's id `D`.
+fn told(text: &Value) -> String {
+    let text = text.as_str().unwrap();
+    let is_time = |word: &str| word.starts_with("20") && word.contains('T') && word.contains('Z');
+    let word = |word: &str| match word.split_once('Z') {
+        Some((_, rest)) if is_time(word) => format!("T{rest}"),
+        _ => word.to_owned(),
+    };
+    let words: Vec<String> = text.split(' ').map(word).collect();
+    words.join(" ")
+}
+
+/// Sentences one a line, so that a person can review them.
+fn check(text: &Value, expected: &Expect) {
+    expected.assert_eq(&told(text).replace(". ", ".\n"));
+}
+
+#[tokio::test]
+async fn a_decision_explains_itself_in_a_paragraph() {
+    let api = api().await;
+    put_policy(&api, "mode: enforce\n").await;
+    api.declined_order("order-7").await;
+    look(&api, 0).await;
+    let story = api.read("/v1/events/order-7").await;
+    check(
+        &story["decision"]["explanation"],
+        &expect![[r#"
+            At T it was decided that event order-7 (order.placed) must be rolled back: shop/backend says that the event failed for good.
+            The rule `word`: a service that takes part may say that no retry can help.
+            It rests on 1 report: shop/backend said `failed`, stated by the proxy of shop/backend (proxy-1) at T.
+            There is something to undo in shop/backend and shop/web, in this order.
+            Revision 2, at T: shop/web joined the plan (it may have taken effect).
+            Proxies refuse its further unsafe requests, as far as their own mode allows."#]],
+    );
+    check(
+        &story["summary"],
+        &expect![[r#"
+        It must be rolled back: shop/backend says that the event failed for good.
+        2 services have something to undo.
+        Proxies refuse its further unsafe requests, as far as their own mode allows."#]],
+    );
+    let revisions: Vec<String> = story["decision"]["revisions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|revision| format!("{}: {}", revision["revision"], told(&revision["text"])))
+        .collect();
+    expect![[r#"
+        1: decided, with something to undo in shop/backend
+        2: shop/web joined the plan (it may have taken effect)"#]]
+    .assert_eq(&revisions.join("\n"));
+
+    let id = story["decision"]["id"].as_str().unwrap();
+    let order = json!({"by": "alice", "reason": "paid by phone"});
+    let (_, withdrawn) = api
+        .post(&format!("/v1/decisions/{id}/withdraw"), &order)
+        .await;
+    check(
+        &withdrawn["explanation"],
+        &expect![[r#"
+            At T it was decided that event order-7 (order.placed) must be rolled back: shop/backend says that the event failed for good.
+            The rule `word`: a service that takes part may say that no retry can help.
+            It rests on 1 report: shop/backend said `failed`, stated by the proxy of shop/backend (proxy-1) at T.
+            There is something to undo in shop/backend and shop/web, in this order.
+            Revision 2, at T: shop/web joined the plan (it may have taken effect).
+            Revision 3, at T: withdrawn by alice: paid by phone.
+            It no longer holds: proxies were told to let the event proceed."#]],
+    );
+}
+
+/// Sidecars that report, one a service.
+#[derive(Default)]
+struct Mesh(BTreeMap<&'static str, Side>);
+
+impl Mesh {
+    async fn states(&mut self, api: &Api, service: &'static str, report: EventReport) {
+        let number = self.0.len() as u64 + 1;
+        let side = self
+            .0
+            .entry(service)
+            .or_insert_with(|| Side::new(number, service));
+        side.state(&api.0, report).await.unwrap();
+    }
+
+    /// Each service's answers: whom it was called by, and with which status.
+    async fn event(
+        &mut self,
+        api: &Api,
+        id: &str,
+        answers: &[(&'static str, Option<&str>, u16)],
+    ) -> Value {
+        for (service, from, status) in answers {
+            self.states(api, service, attempt(id, *from, *status)).await;
+        }
+        look(api, 0).await;
+        // Whatever waits has waited long enough.
+        look(api, 60_000).await;
+        api.read(&format!("/v1/events/{id}")).await
+    }
+}
+
+const WEB: &str = "shop/web";
+
+#[tokio::test]
+async fn an_event_that_is_not_rolled_back_says_where_it_stands() {
+    let api = api().await;
+    let mut mesh = Mesh::default();
+    let fine = mesh.event(&api, "fine", &[(WEB, None, 201)]).await;
+    check(
+        &fine["summary"],
+        &expect!["It succeeded: there is nothing to roll back."],
+    );
+
+    let answers = [
+        ("shop/backend", Some(WEB), 503),
+        ("shop/backend", Some(WEB), 201),
+        (WEB, None, 201),
+    ];
+    let healed = mesh.event(&api, "healed", &answers).await;
+    check(
+        &healed["summary"],
+        &expect![
+            "It succeeded: what failed at shop/backend was tried again and succeeded, so there is nothing to roll back."
+        ],
+    );
+
+    let answers = [("shop/mailer", Some(WEB), 500), (WEB, None, 201)];
+    let without = mesh.event(&api, "without", &answers).await;
+    check(
+        &without["summary"],
+        &expect![
+            "It succeeded although shop/mailer failed: its entry succeeded all the same, so there is nothing to roll back."
+        ],
+    );
+
+    let rejected = mesh.event(&api, "rejected", &[(WEB, None, 404)]).await;
+    check(
+        &rejected["summary"],
+        &expect!["It failed, and there is nothing to undo: no service of it had an effect."],
+    );
+
+    let mut harmless = failed("harmless", None);
+    harmless.call.method = "GET".into();
+    mesh.states(&api, WEB, harmless).await;
+    let harmless = mesh.event(&api, "harmless", &[]).await;
+    check(
+        &harmless["summary"],
+        &expect![
+            "It failed (shop/web says that the event failed for good), and there is nothing to undo: no service of it had an effect."
+        ],
+    );
+
+    let answers = [("shop/backend", Some(WEB), 201), (WEB, None, 499)];
+    let gone = mesh.event(&api, "gone", &answers).await;
+    check(
+        &gone["summary"],
+        &expect![[r#"
+        Its client went away before it was answered, which dooms nothing by itself.
+        What was done stays: shop/backend and shop/web have, or may have, something to undo."#]],
+    );
+
+    let mut other = attempt("same", None, 201);
+    other.borrowed = true;
+    mesh.states(&api, WEB, other.clone()).await;
+    other.call.path = "/baskets".into();
+    mesh.states(&api, WEB, other).await;
+    let shared = mesh.event(&api, "same", &[]).await;
+    check(
+        &shared["summary"],
+        &expect![
+            "Its id stands for more than one event (a borrowed id with a second unsafe entry that is no retry): it is shown and counted, and no rule applies to it."
+        ],
+    );
+
+    let mut open = report("open", Kind::Running);
+    open.due_ms = Some(1_000);
+    mesh.states(&api, WEB, open).await;
+    look(&api, 0).await;
+    let running = api.read("/v1/events/open").await;
+    check(
+        &running["summary"],
+        &expect!["It is running: shop/web has not ended."],
+    );
+    sqlx::query("UPDATE proxies SET due_at = now() - interval '1 s'")
+        .execute(api.0.store.pool())
+        .await
+        .unwrap();
+    let silent = api.read("/v1/events/open").await;
+    check(
+        &silent["summary"],
+        &expect![[r#"
+            It is running as far as is known: shop/web has not ended, but the proxy of shop/web is out of touch.
+            What is not heard is no evidence, and dooms nothing unless the policy says so."#]],
+    );
+}
+
+#[tokio::test]
+async fn what_the_policy_switches_off_is_said() {
+    let api = api().await;
+    put_policy(&api, "mode: enforce\nrules: { entry: off }\n").await;
+    let mut mesh = Mesh::default();
+    let answers = [("shop/backend", Some(WEB), 201), (WEB, None, 500)];
+    let failed = mesh.event(&api, "kept", &answers).await;
+    check(
+        &failed["summary"],
+        &expect![
+            "It failed and is not rolled back, though shop/backend and shop/web have, or may have, something to undo: no rule that is on dooms it (switched off: `entry`)."
+        ],
+    );
+}
+
+#[tokio::test]
+async fn why_nothing_is_refused_is_said() {
+    let api = api().await;
+    let mut mesh = Mesh::default();
+    put_policy(&api, "mode: off\n").await;
+    mesh.states(&api, WEB, failed("off", None)).await;
+    check(
+        &api.read("/v1/events/off").await["summary"],
+        &expect![[r#"
+        It must be rolled back: shop/web says that the event failed for good.
+        1 service has something to undo.
+        The mode of its type is off: nothing is refused, nor counted."#]],
+    );
+    put_policy(&api, "mode: shadow\n").await;
+    check(
+        &api.read("/v1/events/off").await["summary"],
+        &expect![[r#"
+        It must be rolled back: shop/web says that the event failed for good.
+        1 service has something to undo.
+        The mode of its type is shadow: what would be refused is counted, and nothing is refused."#]],
+    );
+
+    put_policy(&api, "mode: enforce\n").await;
+    sqlx::query(
+        "INSERT INTO breakers (type, policy_version, tripped_at, doomed) VALUES ($1, 3, now(), 42)",
+    )
+    // As it is learned from the entry.
+    .bind("POST shop/web /orders")
+    .execute(api.0.store.pool())
+    .await
+    .unwrap();
+    let event = api.read("/v1/events/off").await;
+    check(
+        &event["summary"],
+        &expect![[r#"
+            It must be rolled back: shop/web says that the event failed for good.
+            1 service has something to undo.
+            The breaker of its type is open since T (42 of its events were doomed within a minute): what would be refused is counted, and nothing is refused."#]],
+    );
+    assert_eq!(
+        (&event["mode"], &event["breaker"]["doomed"]),
+        (&json!("shadow"), &json!(42))
+    );
+    let decision = &event["decision"];
+    assert_eq!(
+        (
+            &decision["mode"],
+            &decision["mode_now"],
+            &decision["breaker"]["doomed"]
+        ),
+        (&json!("off"), &json!("shadow"), &json!(42))
+    );
+}
+
+#[tokio::test]
+async fn a_decision_explains_itself_when_its_reports_are_gone() {
+    let api = api().await;
+    api.declined_order("order-8").await;
+    look(&api, 0).await;
+    let before = api.read("/v1/events/order-8").await;
+    for statement in [
+        "DELETE FROM reports",
+        "DELETE FROM reporters",
+        "DELETE FROM proxies",
+    ] {
+        sqlx::query(statement)
+            .execute(api.0.store.pool())
+            .await
+            .unwrap();
+    }
+    let after = api.read("/v1/events/order-8").await;
+    assert_eq!(after["decision"], before["decision"]);
+    assert_eq!(after["decision"]["evidence"][0]["service"], "shop/backend");
+    assert_eq!(after["steps"], json!([]));
+    check(
+        &after["summary"],
+        &expect![[r#"
+        It must be rolled back: shop/backend says that the event failed for good.
+        2 services have something to undo.
+        The mode of its type is shadow: what would be refused is counted, and nothing is refused.
+        Its reports are no longer kept."#]],
+    );
+}

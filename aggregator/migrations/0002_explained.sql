@@ -8,7 +8,7 @@ ALTER TABLE breakers
     ADD CONSTRAINT breakers_pkey PRIMARY KEY (type, policy_version, tripped_at);
 CREATE UNIQUE INDEX breakers_one_open ON breakers (type, policy_version) WHERE closed_at IS NULL;
 
--- Who stated the reports that a decision rests on, and when: kept as long as the decision, longer than reports.
+-- Who stated the reports that a decision rests on: kept as long as the decision, longer than reports.
 CREATE TABLE decision_evidence (
     decision  text COLLATE "C" NOT NULL CONSTRAINT decision_evidence_decision
                   REFERENCES decisions (id) ON DELETE CASCADE,
@@ -16,7 +16,6 @@ CREATE TABLE decision_evidence (
     seq       bigint      NOT NULL,
     service   text        NOT NULL,
     proxy     text        NOT NULL,
-    at        timestamptz NOT NULL,
     received  timestamptz NOT NULL,
     CONSTRAINT decision_evidence_pkey PRIMARY KEY (decision, reporter, seq)
 );

@@ -61,7 +61,7 @@ struct Section {
 
 /// What a section speaks of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Scope {
+enum Scope {
     Global,
     EventType(EventType),
     Service(Peer),

@@ -116,7 +116,7 @@ struct EventView {
     undos: Vec<UndoView>,
     /// Each rule, whether it fired, and why or why not.
     considered: Vec<ConsideredView>,
-    /// When the rules are asked again without a new report; `null` where only a report can change something.
+    /// When it is looked at again without a new report; `null` where only a report can change something.
     looked_at_again: Option<Time>,
     decision: Option<StoryView>,
 }

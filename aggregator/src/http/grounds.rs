@@ -1,19 +1,12 @@
 //! What the policy says that a rule relied on, quoted by line from the version that was in force then.
 
+use kaeru_flow::{Ground, Scope};
 use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use crate::policy_file::{Line, Lines, Scope};
+use crate::policy_file::{Line, Lines};
 use crate::store::{self, policies};
-
-/// Provisional.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Ground {
-    pub(super) scope: Option<Scope>,
-    pub(super) key: Box<str>,
-    pub(super) says: Box<str>,
-}
 
 /// A version of the policy, to be quoted.
 #[derive(Debug)]
@@ -70,15 +63,10 @@ impl Quoted {
     pub(super) fn quotes(&self, grounds: &[Ground]) -> Vec<Quote> {
         let quote = |ground: &Ground| Quote {
             version: self.version,
-            line: self.line(ground),
+            line: self.lines.as_ref().and_then(|lines| lines.find(ground)),
             ground: ground.clone(),
         };
         grounds.iter().map(quote).collect()
-    }
-
-    fn line(&self, ground: &Ground) -> Option<Line> {
-        let scope = ground.scope.as_ref()?;
-        self.lines.as_ref()?.find(scope, &ground.key, &ground.says)
     }
 }
 
@@ -91,17 +79,17 @@ impl Quote {
             line,
         } = self;
         match (scope, line) {
-            (None, _) if *version == 0 => {
+            (Scope::Default, _) if *version == 0 => {
                 format!("by default `{key}` is {says}; there is no policy that says otherwise")
             }
-            (None, _) => format!(
+            (Scope::Default, _) => format!(
                 "by default `{key}` is {says}; policy version {version} does not say otherwise"
             ),
-            (Some(scope), Some(Line { number, text })) => {
-                format!("policy version {version} says for {scope}, on line {number}: `{text}`")
+            (scope, Some(Line { number, text })) => {
+                format!("policy version {version} says {scope}, on line {number}: `{text}`")
             }
-            (Some(scope), None) => format!(
-                "policy version {version} says for {scope}: `{key}` is {says}; its text cannot be read here any more"
+            (scope, None) => format!(
+                "policy version {version} says {scope} that `{key}` is {says}; its text cannot be read here any more"
             ),
         }
     }
@@ -116,14 +104,14 @@ impl From<&Quote> for QuoteView {
             .map(|line| (line.number, line.text))
             .unzip();
         Self {
-            version: scope.as_ref().map(|_| quote.version),
+            version: (*scope != Scope::Default).then_some(quote.version),
             line,
             text,
             scope: match scope {
-                None => "default".to_owned(),
-                Some(Scope::Global) => "everything".to_owned(),
-                Some(Scope::EventType(name)) => name.to_string(),
-                Some(Scope::Service(peer)) => peer.to_string(),
+                Scope::Default => "default".to_owned(),
+                Scope::Global => "everything".to_owned(),
+                Scope::EventType(name) => name.to_string(),
+                Scope::Service(peer) => peer.to_string(),
             },
             key: key.to_string(),
             says: says.to_string(),

@@ -24,7 +24,7 @@ use crate::withdrawal::{self, Withdrawn};
 const BY_MAX: usize = 128;
 const REASON_MAX: usize = 2_048;
 /// The service in whose name an aggregator states an operator's demand.
-const OPERATOR: &str = "kaeru-system/operator";
+pub(super) const OPERATOR: &str = "kaeru-system/operator";
 
 /// The routes of this resource.
 pub(crate) fn routes() -> OpenApiRouter<App> {

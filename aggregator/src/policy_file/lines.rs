@@ -1,5 +1,7 @@
 //! The lines of a policy, to be quoted: which one says what a decision relied on.
 
+use kaeru_flow::Ground;
+
 use super::{Complaints, Scope, Section, node, read};
 
 /// Bytes of a line that are quoted.
@@ -30,16 +32,23 @@ impl Lines {
         })
     }
 
-    /// The line on which the section of this scope says this of this key: that of the member where the key has
-    /// several (`fatal 402`, `rules entry`), else that of the key.
-    pub(crate) fn find(&self, scope: &Scope, key: &str, says: &str) -> Option<Line> {
-        let section = self.sections.iter().find(|s| s.scope == *scope)?;
+    /// The line that says it: that of the member where the key has several (`fatal 402`, `rules entry`), else that
+    /// of the key. None says what is built in.
+    pub(crate) fn find(&self, ground: &Ground) -> Option<Line> {
+        let Ground { scope, key, says } = ground;
+        let scope = match scope.clone() {
+            kaeru_flow::Scope::Default => return None,
+            kaeru_flow::Scope::Global => Scope::Global,
+            kaeru_flow::Scope::EventType(event_type) => Scope::EventType(event_type),
+            kaeru_flow::Scope::Service(peer) => Scope::Service(peer),
+        };
+        let section = self.sections.iter().find(|s| s.scope == scope)?;
         // `entry: off` among `rules` stands under `rules entry`, `409: rejected` among `outcomes` under its status.
-        let member = says.rsplit_once(": ").map_or(says, |(member, _)| member);
+        let member = says.rsplit_once(": ").map_or(&**says, |(member, _)| member);
         let of = |name: &str| section.lines.get(&format!("{key} {name}")).copied();
         let number = of(says)
             .or_else(|| of(member))
-            .or_else(|| section.lines.get(key).copied())?;
+            .or_else(|| section.lines.get(&**key).copied())?;
         let index = usize::try_from(number).ok()?.checked_sub(1)?;
         let text = self.text.get(index)?.trim();
         Some(Line {
@@ -51,7 +60,17 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
-    use super::{Lines, Scope};
+    use kaeru_flow::{Ground, Scope};
+
+    use super::Lines;
+
+    fn ground(scope: &Scope, key: &str, says: &str) -> Ground {
+        Ground {
+            scope: scope.clone(),
+            key: key.into(),
+            says: says.into(),
+        }
+    }
 
     const POLICY: &str = "\
 # Refuse further work.
@@ -118,7 +137,7 @@ event_types:
                 "- POST /search/*",
             ),
         ] {
-            let line = lines.find(scope, key, says).unwrap();
+            let line = lines.find(&ground(scope, key, says)).unwrap();
             assert_eq!(
                 (line.number, line.text.as_str()),
                 (number, text),
@@ -131,8 +150,12 @@ event_types:
     fn what_a_policy_does_not_say_is_not_found() {
         let lines = Lines::read(POLICY).unwrap();
         let nobody = Scope::Service("shop/nobody".parse().unwrap());
-        assert_eq!(lines.find(&nobody, "fatal", "402"), None);
-        assert_eq!(lines.find(&Scope::Global, "fatal", "402"), None);
+        assert_eq!(lines.find(&ground(&nobody, "fatal", "402")), None);
+        assert_eq!(lines.find(&ground(&Scope::Global, "fatal", "402")), None);
+        assert_eq!(
+            lines.find(&ground(&Scope::Default, "mode", "enforce")),
+            None
+        );
         assert!(Lines::read("mode: loudly").is_err());
     }
 }

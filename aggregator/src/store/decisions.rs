@@ -160,8 +160,8 @@ pub(crate) async fn save(connection: &mut PgConnection, stored: &Stored) -> Resu
     .await?;
     sqlx::query(
         "WITH stated AS (
-             INSERT INTO decision_evidence (decision, reporter, seq, service, proxy, at, received)
-             SELECT $1, r.reporter, r.seq, v.service, v.proxy, r.at, r.received
+             INSERT INTO decision_evidence (decision, reporter, seq, service, proxy, received)
+             SELECT $1, r.reporter, r.seq, v.service, v.proxy, r.received
              FROM unnest($5::bigint[], $6::bigint[]) AS key (reporter, seq)
              JOIN reports r ON r.reporter = key.reporter AND r.seq = key.seq AND r.event = $7
              JOIN reporters v ON v.id = r.reporter

@@ -28,6 +28,10 @@ pub(super) fn between(before: &Decision, after: &Decision) -> String {
     if before.standing != after.standing {
         changes.push(standing(&after.standing));
     }
+    if before.plan_policy_version != after.plan_policy_version {
+        let version = after.plan_policy_version;
+        changes.push(format!("read by policy version {version}"));
+    }
     if changes.is_empty() {
         changes.push("nothing that is shown here".to_owned());
     }

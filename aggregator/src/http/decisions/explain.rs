@@ -7,7 +7,9 @@ use kaeru_flow::{Decision, Evidence, ReportKey, Rule, Standing};
 
 use super::changes;
 use super::story::Story;
+use crate::http::grounds::Quote;
 use crate::http::modes;
+use crate::http::operator::OPERATOR;
 use crate::http::time::Time;
 use crate::http::words::{count, listed};
 use crate::store::decisions::{Source, Stored};
@@ -21,7 +23,7 @@ pub(super) fn explanation(story: &Story) -> String {
     let decision = &stored.decision;
     let mut sentences = vec![decided(stored)];
     sentences.push(rule(decision.reason.rule()).to_owned());
-    sentences.extend(story.policy.iter().map(|quote| capital(&quote.words())));
+    sentences.push(policy(story));
     sentences.push(evidence(stored, &story.sources));
     sentences.push(to_undo(decision));
     for pair in story.revisions.windows(2) {
@@ -54,6 +56,18 @@ fn decided(stored: &Stored) -> String {
         stored.event,
         stored.decision.reason
     )
+}
+
+/// What of the policy it relied on.
+fn policy(story: &Story) -> String {
+    let quotes: Vec<String> = story.policy.iter().map(Quote::words).collect();
+    if quotes.is_empty() {
+        let version = story.stored.decision.policy_version;
+        return format!(
+            "No line of the policy was needed for that (version {version} was in force)."
+        );
+    }
+    format!("So it was judged because {}.", quotes.join("; "))
 }
 
 /// What the rule that fired says.
@@ -92,15 +106,15 @@ fn evidence(stored: &Stored, sources: &HashMap<(String, ReportKey), Source>) -> 
 }
 
 fn one_piece(evidence: &Evidence, source: Option<&Source>) -> String {
+    let Evidence { key, at_ms, text } = evidence;
+    let at = Time::of_millis(*at_ms);
     match source {
+        Some(source) if source.service == OPERATOR => format!("{text} (at {at}, by the API)"),
         Some(source) => format!(
-            "{}, stated by the proxy of {} ({}) at {}",
-            evidence.text,
-            source.service,
-            source.proxy,
-            Time(source.at)
+            "{text} (at {at}, reported by {} beside {})",
+            source.proxy, source.service
         ),
-        None => format!("{} (report {})", evidence.text, evidence.key),
+        None => format!("{text} (report {key})"),
     }
 }
 
@@ -119,12 +133,4 @@ fn to_undo(decision: &Decision) -> String {
         Some(incomplete) => format!("{words}; {incomplete}."),
         None => format!("{words}."),
     }
-}
-
-/// The words as a sentence.
-fn capital(words: &str) -> String {
-    let mut letters = words.chars();
-    letters.next().map_or_else(String::new, |first| {
-        format!("{}{}.", first.to_uppercase(), letters.as_str())
-    })
 }

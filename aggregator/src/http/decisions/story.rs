@@ -59,6 +59,8 @@ pub(crate) struct StoryView {
 struct RevisionView {
     revision: u32,
     at: Time,
+    /// The policy that its plan was read by.
+    policy_version: u64,
     /// What changed.
     text: String,
 }
@@ -94,7 +96,7 @@ impl Story {
         let quoted = Quoted::read(&mut *connection, stored.decision.policy_version).await?;
         Ok(Self {
             sources: decisions::sources(&mut *connection, &[stored.id.as_str()]).await?,
-            policy: quoted.quotes(&[]),
+            policy: quoted.quotes(&stored.decision.grounds),
             revisions: decisions::revisions(&mut *connection, &stored.id).await?,
             mode: in_force.mode(event_type, entry.as_ref()),
             breaker: breakers::open_of(
@@ -131,6 +133,7 @@ fn revisions(revisions: &[Revision]) -> Vec<RevisionView> {
         .map(|(before, revision)| RevisionView {
             revision: revision.decision.revision,
             at: Time(revision.at),
+            policy_version: revision.decision.plan_policy_version,
             text: match before {
                 None => changes::first(&revision.decision),
                 Some(before) => changes::between(&before.decision, &revision.decision),

@@ -30,6 +30,8 @@ pub(crate) struct DecisionView {
     plan: PlanView,
     /// The policy that it was decided by; 0 is the built-in one.
     policy_version: u64,
+    /// The policy that the last revision's plan was read by.
+    plan_policy_version: u64,
     /// The learned flow that completeness was judged by.
     flow_version: Option<u64>,
     /// `off`, `shadow` or `enforce`, as it was when it was decided.
@@ -78,7 +80,7 @@ struct EvidenceView {
     service: Option<String>,
     /// That proxy.
     proxy: Option<String>,
-    /// When it was so, by the proxy's clock.
+    /// When it was so.
     at: Option<Time>,
     /// When it was received.
     received_at: Option<Time>,
@@ -131,10 +133,11 @@ impl DecisionView {
             standing,
             reason,
             evidence,
+            // On the decision's own page, quoted.
             grounds: _,
             plan,
             policy_version,
-            plan_policy_version: _,
+            plan_policy_version,
             flow_version,
             decided_ms,
         } = stored.decision;
@@ -160,6 +163,7 @@ impl DecisionView {
                 entries: plan.entries.into_iter().map(PlanEntryView::from).collect(),
             },
             policy_version,
+            plan_policy_version,
             flow_version,
             mode: mode_word(stored.mode),
             decided_at: Time::of_millis(decided_ms),
@@ -188,10 +192,7 @@ impl From<ReportKey> for ReportView {
 impl EvidenceView {
     fn new(source: Option<Source>, evidence: Evidence) -> Self {
         let ReportKey { reporter, seq } = evidence.key;
-        let (at, received_at) = (
-            source.as_ref().map(|s| s.at),
-            source.as_ref().map(|s| s.received),
-        );
+        let received_at = source.as_ref().map(|source| Time(source.received));
         let (service, proxy) = source.map(|s| (s.service, s.proxy)).unzip();
         Self {
             reporter: reporter.to_string(),
@@ -199,8 +200,8 @@ impl EvidenceView {
             text: evidence.text.into(),
             service,
             proxy,
-            at: at.map(Time),
-            received_at: received_at.map(Time),
+            at: (evidence.at_ms > 0).then(|| Time::of_millis(evidence.at_ms)),
+            received_at,
         }
     }
 }

@@ -136,10 +136,14 @@ impl Seen {
             losses: &losses,
         };
         let before = decision.map(|stored| &stored.decision);
+        // While a decision holds, what is considered is what it was decided by.
+        let version = before
+            .filter(|decided| decided.is_in_force())
+            .map_or(policy.version, |decided| decided.policy_version);
         let judgement = judge(&trace, before, flow.as_ref(), policy, &now);
         Ok(Self {
             out_of_touch: services::out_of_touch(&mut *snapshot, &open, now_at).await?,
-            policy: Quoted::read(snapshot, policy.version).await?,
+            policy: Quoted::read(snapshot, version).await?,
             judgement,
             trace,
         })

@@ -141,6 +141,8 @@ pub(super) struct ConsideredView {
     why: String,
     /// What the policy says that it relied on, and on which line.
     policy: Vec<QuoteView>,
+    /// When it is asked again without a new report; `null` where only a report can change its word.
+    asked_again: Option<Time>,
 }
 
 /// The steps as the event went through them: each before those that it called, in the order of its calls. Siblings
@@ -298,10 +300,15 @@ impl ConsideredView {
     /// `policy` is what it was judged by.
     pub(super) fn new(considered: Considered, policy: &Quoted) -> Self {
         Self {
-            policy: policy.quotes(&[]).iter().map(QuoteView::from).collect(),
+            policy: policy
+                .quotes(&considered.grounds)
+                .iter()
+                .map(QuoteView::from)
+                .collect(),
             rule: considered.rule.as_str(),
             fired: considered.fired,
             why: considered.why.into(),
+            asked_again: considered.until_ms.map(Time::of_millis),
         }
     }
 }

@@ -8,13 +8,13 @@
 use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
-use kaeru_protocol::{EventReport, Kind};
+use kaeru_protocol::{EventReport, Kind, Side, Word};
 use serde_json::{Value, json};
 
 use super::{Api, api};
 use crate::clock::{self, timestamp};
 use crate::store::policies;
-use crate::testing::{Side, attempt, beat, failed, report};
+use crate::testing::{Side as Sidecar, attempt, beat, failed, report};
 
 async fn put_policy(api: &Api, yaml: &str) {
     let mut transaction = api.0.store.begin().await.unwrap();
@@ -59,7 +59,8 @@ async fn a_decision_explains_itself_in_a_paragraph() {
         &expect![[r#"
             At T it was decided that event order-7 (order.placed) must be rolled back: shop/backend says that the event failed for good.
             The rule `word`: a service that takes part may say that no retry can help.
-            It rests on 1 report: shop/backend said `failed`, stated by the proxy of shop/backend (proxy-1) at T.
+            No line of the policy was needed for that (version 1 was in force).
+            It rests on 1 report: shop/backend said `failed` (at T, reported by proxy-1 beside shop/backend).
             There is something to undo in shop/backend and shop/web, in this order.
             Revision 2, at T: shop/web joined the plan (it may have taken effect).
             Proxies refuse its further unsafe requests, as far as their own mode allows."#]],
@@ -92,7 +93,8 @@ async fn a_decision_explains_itself_in_a_paragraph() {
         &expect![[r#"
             At T it was decided that event order-7 (order.placed) must be rolled back: shop/backend says that the event failed for good.
             The rule `word`: a service that takes part may say that no retry can help.
-            It rests on 1 report: shop/backend said `failed`, stated by the proxy of shop/backend (proxy-1) at T.
+            No line of the policy was needed for that (version 1 was in force).
+            It rests on 1 report: shop/backend said `failed` (at T, reported by proxy-1 beside shop/backend).
             There is something to undo in shop/backend and shop/web, in this order.
             Revision 2, at T: shop/web joined the plan (it may have taken effect).
             Revision 3, at T: withdrawn by alice: paid by phone.
@@ -102,7 +104,7 @@ async fn a_decision_explains_itself_in_a_paragraph() {
 
 /// Sidecars that report, one a service.
 #[derive(Default)]
-struct Mesh(BTreeMap<&'static str, Side>);
+struct Mesh(BTreeMap<&'static str, Sidecar>);
 
 impl Mesh {
     async fn states(&mut self, api: &Api, service: &'static str, report: EventReport) {
@@ -110,7 +112,7 @@ impl Mesh {
         let side = self
             .0
             .entry(service)
-            .or_insert_with(|| Side::new(number, service));
+            .or_insert_with(|| Sidecar::new(number, service));
         side.state(&api.0, report).await.unwrap();
     }
 
@@ -224,6 +226,162 @@ async fn an_event_that_is_not_rolled_back_says_where_it_stands() {
             It is running as far as is known: shop/web has not ended, but the proxy of shop/web is out of touch.
             What is not heard is no evidence, and dooms nothing unless the policy says so."#]],
     );
+}
+
+const POLICY: &str = "\
+mode: enforce
+event_types:
+  POST shop/web /orders:
+    entry_retry_wait: 2s
+    outcomes: { 409: failed }
+    deadline: 10s
+services:
+  shop/backend:
+    silence: 15s
+  host:payments.example.com:
+    fatal:
+      - 402
+";
+
+/// What a decision says of the rule, the policy and the evidence, and where its policy stands.
+fn grounds(decision: &Value) -> String {
+    let explanation = told(&decision["explanation"]);
+    let sentences: Vec<&str> = explanation.split(". ").take(4).collect();
+    let policy = decision["policy"].as_array().unwrap().iter();
+    let lines = policy.map(|line| {
+        format!(
+            "{} {}: {} `{}: {}`",
+            line["version"],
+            line["line"],
+            line["text"],
+            line["key"].as_str().unwrap(),
+            line["says"].as_str().unwrap()
+        )
+    });
+    sentences
+        .into_iter()
+        .map(str::to_owned)
+        .chain(lines)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[tokio::test]
+async fn each_rule_names_its_evidence_and_its_line_of_the_policy() {
+    let api = api().await;
+    put_policy(&api, POLICY).await;
+    let mut mesh = Mesh::default();
+    let decision = async |id: &str| {
+        let event = api.read(&format!("/v1/events/{id}")).await;
+        grounds(&event["decision"])
+    };
+
+    let mut declined = report("fatal", Kind::Call);
+    declined.side = Side::Outbound;
+    declined.call.from = Some("shop/backend".parse().unwrap());
+    declined.call.to = Some("host:payments.example.com".parse().unwrap());
+    declined.ending.status = Some(402);
+    mesh.states(&api, "shop/backend", declined).await;
+    mesh.event(&api, "fatal", &[("shop/backend", Some(WEB), 500)])
+        .await;
+    expect![[r#"
+        At T it was decided that event fatal must be rolled back: host:payments.example.com answered with a status that the policy calls fatal for it (402)
+        The rule `fatal`: the policy names statuses after which no retry can help
+        So it was judged because policy version 1 says for host:payments.example.com, on line 12: `- 402`
+        It rests on 1 report: host:payments.example.com answered 402 to POST /orders, as the proxy of shop/backend saw it (at T, reported by proxy-1 beside shop/backend)
+        1 12: "- 402" `fatal: 402`"#]].assert_eq(&decision("fatal").await);
+
+    mesh.event(&api, "entry", &[(WEB, None, 409)]).await;
+    expect![[r#"
+        At T it was decided that event entry (POST shop/web /orders) must be rolled back: the entry shop/web failed and was not tried again in time
+        The rule `entry`: the call that began the event ended badly, and was not tried again in time
+        So it was judged because policy version 1 says for POST shop/web /orders, on line 5: `outcomes: { 409: failed }`; policy version 1 says for POST shop/web /orders, on line 4: `entry_retry_wait: 2s`; by default `settle` is 2s; policy version 1 does not say otherwise
+        It rests on 1 report: shop/web answered 409 to POST /orders (at T, reported by proxy-2 beside shop/web)
+        1 5: "outcomes: { 409: failed }" `outcomes: 409: failed`
+        1 4: "entry_retry_wait: 2s" `entry_retry_wait: 2s`
+        null null: null `settle: 2s`"#]].assert_eq(&decision("entry").await);
+
+    let mut open = report("deadline", Kind::Running);
+    open.due_ms = Some(60_000);
+    mesh.states(&api, WEB, open).await;
+    look(&api, 0).await;
+    look(&api, 13_000).await;
+    expect![[r#"
+        At T it was decided that event deadline (POST shop/web /orders) must be rolled back: it took longer than the 10000 ms it was given
+        The rule `deadline`: the event's time was up while it still ran
+        So it was judged because policy version 1 says for POST shop/web /orders, on line 6: `deadline: 10s`
+        It rests on 1 report: shop/web was still running (at T, reported by proxy-2 beside shop/web)
+        1 6: "deadline: 10s" `deadline: 10s`"#]].assert_eq(&decision("deadline").await);
+
+    mesh.states(&api, "shop/backend", attempt("silence", None, 201))
+        .await;
+    let mut word = report("silence", Kind::Word);
+    word.ending.word = Some(Word::Running);
+    mesh.states(&api, "shop/backend", word).await;
+    look(&api, 0).await;
+    look(&api, 20_000).await;
+    expect![[r#"
+        At T it was decided that event silence (POST shop/backend /orders) must be rolled back: shop/backend stalled: it said `running` and has been silent longer than the policy allows
+        The rule `stalled`: a step that runs must be heard of
+        So it was judged because policy version 1 says for shop/backend, on line 9: `silence: 15s`
+        It rests on 1 report: the last word of shop/backend was `running` (at T, reported by proxy-1 beside shop/backend)
+        1 9: "silence: 15s" `silence: 15s`"#]].assert_eq(&decision("silence").await);
+
+    mesh.event(&api, "operator", &[(WEB, None, 201)]).await;
+    let order = json!({"by": "alice", "reason": "the customer called"});
+    api.post("/v1/events/operator/rollback", &order).await;
+    look(&api, 0).await;
+    expect![[r#"
+        At T it was decided that event operator (POST shop/web /orders) must be rolled back: an operator says so: alice: the customer called
+        The rule `operator`: a person may demand a rollback
+        No line of the policy was needed for that (version 1 was in force)
+        It rests on 1 report: an operator demanded it: alice: the customer called (at T, by the API)"#]].assert_eq(&decision("operator").await);
+
+    // A decision keeps the policy that it was made by.
+    put_policy(&api, "mode: enforce\n").await;
+    let event = api.read("/v1/events/fatal").await;
+    let line = &event["decision"]["policy"][0];
+    assert_eq!((&line["version"], &line["line"]), (&json!(1), &json!(12)));
+    assert_eq!(event["considered"][0]["policy"][0], *line);
+}
+
+#[tokio::test]
+async fn each_rule_says_why_it_has_not_fired_and_when_it_is_asked_again() {
+    let api = api().await;
+    put_policy(&api, "rules: { word: off }\nentry_retry_wait: 30s\n").await;
+    let mut mesh = Mesh::default();
+    for (service, from, status) in [("shop/backend", Some(WEB), 201), (WEB, None, 500)] {
+        mesh.states(&api, service, attempt("e", from, status)).await;
+    }
+    let event = api.read("/v1/events/e").await;
+    let considered: Vec<String> = event["considered"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            let policy = one["policy"].as_array().unwrap().iter();
+            let words: Vec<&str> = policy.map(|line| line["words"].as_str().unwrap()).collect();
+            let again = if one["asked_again"].is_null() {
+                ""
+            } else {
+                " (asked again)"
+            };
+            format!(
+                "{}: {}{again} {words:?}",
+                one["rule"].as_str().unwrap(),
+                one["why"].as_str().unwrap()
+            )
+        })
+        .collect();
+    expect![[r#"
+        operator: no operator demands it []
+        word: switched off by the policy ["policy version 1 says for everything, on line 1: `rules: { word: off }`"]
+        fatal: no answer has a status that the policy calls fatal []
+        entry: the entry shop/web failed; it may be tried again within 30000 ms (asked again) ["policy version 1 says for everything, on line 2: `entry_retry_wait: 30s`", "by default `settle` is 2s; policy version 1 does not say otherwise"]
+        stalled: nothing is open []
+        deadline: the event has no deadline []
+        learned: not in force yet: flows are learned, not yet acted on []"#]].assert_eq(&considered.join("\n"));
+    assert!(event["looked_at_again"].is_string());
 }
 
 #[tokio::test]

@@ -24,15 +24,13 @@ pub(crate) struct Revision {
     pub(crate) decision: Decision,
 }
 
-/// Who stated a report, and when.
+/// Who stated a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Source {
     /// The service that the reporter stands beside.
     pub(crate) service: String,
     /// The proxy that it lives in.
     pub(crate) proxy: String,
-    /// When it was so, by the reporter's clock.
-    pub(crate) at: DateTime<Utc>,
     /// When it was first received.
     pub(crate) received: DateTime<Utc>,
 }
@@ -66,7 +64,6 @@ struct SourceRow {
     seq: i64,
     service: String,
     proxy: String,
-    at: DateTime<Utc>,
     received: DateTime<Utc>,
 }
 
@@ -76,7 +73,7 @@ pub(crate) async fn sources(
     ids: &[&str],
 ) -> Result<HashMap<(String, ReportKey), Source>> {
     let rows: Vec<SourceRow> = sqlx::query_as(
-        "SELECT decision, reporter, seq, service, proxy, at, received FROM decision_evidence
+        "SELECT decision, reporter, seq, service, proxy, received FROM decision_evidence
          WHERE decision = ANY($1)",
     )
     .bind(ids)
@@ -90,7 +87,6 @@ pub(crate) async fn sources(
         let source = Source {
             service: row.service,
             proxy: row.proxy,
-            at: row.at,
             received: row.received,
         };
         ((row.decision, key), source)

@@ -60,9 +60,18 @@ struct Wanted {
 #[derive(Debug, Serialize, ToSchema)]
 struct EventPage {
     /// Newest first.
-    events: Vec<EventSummary>,
+    events: Vec<EventInList>,
     /// Where the next page begins; `null` at the end.
     next: Option<String>,
+}
+
+/// One event in a list.
+#[derive(Debug, Serialize, ToSchema)]
+struct EventInList {
+    #[serde(flatten)]
+    event: EventSummary,
+    /// The last decision about it.
+    decision: Option<String>,
 }
 
 /// One event in short.
@@ -84,8 +93,6 @@ struct EventSummary {
     services: Vec<String>,
     /// The service or host whose step failed, where one did.
     failed: Option<String>,
-    /// The last decision about it.
-    decision: Option<String>,
     /// The earliest time that a report states.
     first_at: Time,
     /// The latest.
@@ -118,6 +125,7 @@ struct EventView {
     considered: Vec<ConsideredView>,
     /// When it is looked at again without a new report; `null` where only a report can change something.
     looked_at_again: Option<Time>,
+    /// The last decision about it.
     decision: Option<StoryView>,
 }
 
@@ -244,10 +252,19 @@ impl EventSummary {
             entry: trace.entry.as_ref().map(ToString::to_string),
             services: trace.steps.keys().map(ToString::to_string).collect(),
             failed: None,
-            decision: None,
             first_at: Time::of_millis(trace.first_ms),
             last_at: Time::of_millis(trace.last_ms),
             reports: trace.reports as u64,
+        }
+    }
+}
+
+impl From<EventRow> for EventInList {
+    fn from(mut row: EventRow) -> Self {
+        let decision = row.decision.take();
+        Self {
+            event: row.into(),
+            decision,
         }
     }
 }
@@ -263,7 +280,6 @@ impl From<EventRow> for EventSummary {
             entry: row.entry,
             services: row.services,
             failed: row.failed,
-            decision: row.decision,
             first_at: Time(row.first_at),
             last_at: Time(row.last_at),
             reports: row.reports.cast_unsigned(),

@@ -79,17 +79,17 @@ impl Quote {
             line,
         } = self;
         match (scope, line) {
-            (Scope::Default, _) if *version == 0 => {
-                format!("by default `{key}` is {says}; there is no policy that says otherwise")
+            (Scope::Default, _) if *version == 0 => format!("the default `{key}: {says}`"),
+            (Scope::Default, _) => {
+                format!(
+                    "the default `{key}: {says}`, about which policy version {version} says nothing"
+                )
             }
-            (Scope::Default, _) => format!(
-                "by default `{key}` is {says}; policy version {version} does not say otherwise"
-            ),
             (scope, Some(Line { number, text })) => {
-                format!("policy version {version} says {scope}, on line {number}: `{text}`")
+                format!("policy version {version}, line {number}, {scope}: `{text}`")
             }
             (scope, None) => format!(
-                "policy version {version} says {scope} that `{key}` is {says}; its text cannot be read here any more"
+                "policy version {version}, {scope}: `{key}: {says}` (its text cannot be read here any more)"
             ),
         }
     }

@@ -1,4 +1,4 @@
-// The dashboard: reads the REST API, writes text. Two views by URL hash: the overview (#/) and the story of one
+// The dashboard: reads the REST API, writes text, and closes breakers. Two views by URL hash: the overview (#/) and the story of one
 // event (#/events/<id>). Every view says in words when it loads, is empty or cannot be shown.
 'use strict';
 
@@ -35,6 +35,8 @@ const words = (text) => text.replaceAll('_', ' ');
 const mark = (word, colour) => h('span', { class: `mark ${colour || COLOURS[word] || 'quiet'}` }, words(word));
 const id = (text) => h('span', { class: 'id' }, text);
 const eventLink = (event) => h('a', { class: 'id', href: `#/events/${encodeURIComponent(event)}` }, event);
+// Words of the API, in which names stand in backquotes.
+const prose = (text) => text.split('`').map((part, index) => (index % 2 ? h('code', {}, part) : part));
 const count = (number, one, many) => `${number} ${number === 1 ? one : many || `${one}s`}`;
 const clock = (time) => h('time', { datetime: time, title: time }, new Date(time).toLocaleTimeString());
 const moment = (time) => h('time', { datetime: time, title: time }, new Date(time).toLocaleString());
@@ -42,10 +44,11 @@ const card = (...children) => h('div', { class: 'card' }, ...children);
 const says = (text) => card(h('p', { class: 'quiet' }, text));
 const section = (title, ...children) => [h('h2', {}, title), ...children];
 
-async function ask(path) {
+async function ask(path, order) {
+  const headers = { accept: 'application/json', ...(order && { 'content-type': 'application/json' }) };
   let answer;
   try {
-    answer = await fetch(path, { headers: { accept: 'application/json' } });
+    answer = await fetch(path, order ? { method: 'POST', headers, body: JSON.stringify(order) } : { headers });
   } catch {
     throw new Error('Kaeru does not answer. It may be starting or stopped; this page asks again by itself.');
   }
@@ -106,12 +109,41 @@ function eventsTable({ events, more }) {
     more ? h('p', { class: 'quiet' }, `The newest ${events.length} are shown; /v1/events has them all.`) : null);
 }
 
+// A breaker with the way to close it: a name and a reason, as for everything that an operator does.
+function breakerCard(breaker, open) {
+  const name = h('input', { name: 'by', maxlength: '128', required: '', autocomplete: 'username', 'aria-label': 'Your name', placeholder: 'Your name' });
+  const reason = h('input', { name: 'reason', maxlength: '2048', required: '', class: 'wide', 'aria-label': 'Reason', placeholder: 'Reason, for the record' });
+  const problem = h('p', { class: 'bad', role: 'alert' });
+  const form = h('form', { class: 'order' }, name, reason, h('button', {}, 'Close the breaker'));
+  form.addEventListener('submit', async (submit) => {
+    submit.preventDefault();
+    const type = breaker.type === null ? '""' : breaker.type; // no type has quotes
+    try {
+      await ask(`/v1/breakers/${encodeURIComponent(type)}/close`, { by: name.value, reason: reason.value });
+      form.reset();
+      document.activeElement.blur();
+      draw();
+    } catch (error) {
+      problem.replaceChildren(error.message);
+    }
+  });
+  return h('div', { class: 'card problem' },
+    h('p', {}, mark('breaker open', 'bad'), ' ', h('span', { class: 'name' }, breaker.type || 'events of no type'), ' since ', moment(breaker.tripped_at),
+      h('br', {}), `${breaker.text}.`),
+    open ? null : form, open ? null : problem);
+}
+
+function breakersSection(breakers) {
+  return breakers.length ? section(count(breakers.length, 'open breaker'), ...breakers.map((breaker) => breakerCard(breaker))) : [];
+}
+
 async function overview() {
-  const [{ services }, events] = await Promise.all([ask('/v1/services'), readEvents()]);
+  const [{ services }, events, { breakers }] = await Promise.all([ask('/v1/services'), readEvents(), ask('/v1/breakers')]);
   const select = h('select', { 'aria-label': 'Which events' },
     Object.entries(CHOICES).map(([value, [text]]) => h('option', value === choice ? { value, selected: '' } : { value }, text)));
   select.addEventListener('change', () => { choice = select.value; draw(); });
   return [
+    ...breakersSection(breakers),
     ...section('Services, worst first', servicesTable(services, events.events, Date.now())),
     h('h2', {}, 'Events', select), eventsTable(events),
   ];
@@ -119,22 +151,7 @@ async function overview() {
 
 function lead(story) {
   const began = story.entry ? ` began at ${story.entry}` : ' was reported';
-  const head = [story.type ? `This ${story.type} event` : 'This event', `${began} at `, clock(story.first_at)];
-  const decision = story.decision;
-  const services = count(story.services.length, 'service');
-  if (decision && decision.state === 'withdrawn') {
-    return [...head, `. A rollback was decided and taken back by ${decision.withdrawn.by}: ${decision.withdrawn.reason}.`];
-  }
-  if (decision) {
-    const todo = decision.plan.entries.filter((entry) => entry.effect !== 'no');
-    const refused = { off: 'Requests are neither counted nor refused (mode off).', shadow: 'In shadow mode, nothing is refused.', enforce: 'Every proxy refuses further work for it.' }[decision.mode];
-    return [...head, `. It must be rolled back, because ${decision.reason.text}. `, `${count(todo.length, 'service has', 'services have')} something to undo. ${refused}`];
-  }
-  const end = {
-    running: `, and is running in ${services}.`, succeeded: ` and succeeded in ${services}.`, abandoned: '; its client went away.',
-    failed: story.failed ? ` and failed at ${story.failed}, with nothing to undo.` : ' and failed, with nothing to undo.',
-  }[story.state];
-  return [...head, end || `; it is ${words(story.state)}.`];
+  return [story.type ? `This ${story.type} event` : 'This event', `${began} at `, clock(story.first_at), '. ', prose(story.summary)];
 }
 
 const answered = (attempt) => attempt.open ? `open for ${attempt.duration_ms} ms`
@@ -164,6 +181,21 @@ function refusalItem(seen) {
   return h('li', {}, clock(seen.at), ` the proxy of ${who} ${seen.enforced ? 'refused' : 'would have refused'} `, h('code', {}, `${seen.method} ${seen.path}`));
 }
 
+const policyItem = (line) => h('li', {}, h('code', {}, line.text || `${line.key}: ${line.says}`), ' ',
+  h('span', { class: 'quiet' }, line.version === null ? 'by default' : `policy version ${line.version}, ${line.line === null ? 'no longer readable' : `line ${line.line}`}, ${line.scope}`));
+
+function evidenceItem(evidence) {
+  const who = evidence.proxy ? `${evidence.proxy} beside ${evidence.service}, ` : '';
+  return h('li', {}, evidence.at ? [clock(evidence.at), ' '] : null, prose(evidence.text), ' ', h('span', { class: 'quiet' }, `${who}report ${evidence.reporter}/${evidence.seq}`));
+}
+
+const revisionItem = (revision) => h('li', {}, clock(revision.at), ' ', mark(`revision ${revision.revision}`, 'quiet'), ` ${revision.text}`);
+
+function consideredItem(rule) {
+  return h('li', {}, mark(rule.rule, rule.fired ? 'bad' : 'quiet'), ' ', prose(rule.why), rule.asked_again ? ['; asked again at ', clock(rule.asked_again)] : null,
+    rule.policy.length ? h('ul', { class: 'calls' }, rule.policy.map(policyItem)) : null);
+}
+
 async function storyOf(event) {
   const story = await ask(`/v1/events/${encodeURIComponent(event)}`);
   const list = (items) => card(h('ul', { class: 'plain' }, items));
@@ -173,9 +205,15 @@ async function storyOf(event) {
     h('p', {}, mark(story.state), decision ? mark(`decision ${decision.state}`, COLOURS[decision.state]) : null, story.shared ? mark('shared id', 'quiet') : null, story.borrowed ? mark('borrowed id', 'quiet') : null),
     h('p', { class: 'lead' }, lead(story)),
   ];
+  const considered = story.considered.length ? section('What was considered', list(story.considered.map(consideredItem))) : [];
+  if (story.breaker) parts.push(breakerCard(story.breaker, true));
   if (decision) {
+    parts.push(...section('Why, and what became of it', card(h('p', {}, prose(decision.explanation)))));
     parts.push(...section(`The way back (revision ${decision.revision})`, planList(decision.plan)));
-    parts.push(...section('What it rests on', list(decision.evidence.map((evidence) => h('li', {}, evidence.text, ' ', h('span', { class: 'quiet' }, `report ${evidence.reporter}/${evidence.seq}`))))));
+    parts.push(...section('What it rests on', list([...decision.evidence.map(evidenceItem), ...decision.policy.map(policyItem)])));
+    if (decision.revisions.length > 1) parts.push(...section('Revisions', list(decision.revisions.map(revisionItem))));
+  } else {
+    parts.push(...considered);
   }
   if (story.refusals.length) parts.push(...section(count(story.refusals.length, 'refusal'), list(story.refusals.map(refusalItem))));
   parts.push(...section('Steps', story.steps.length ? card(h('ol', { class: 'story' }, story.steps.map(stepItem)))
@@ -186,9 +224,7 @@ async function storyOf(event) {
   if (story.undos.length) {
     parts.push(...section('Undo calls', list(story.undos.map((seen) => h('li', {}, clock(seen.at), ` ${seen.service} `, h('code', {}, `${seen.method} ${seen.path}`), `: ${seen.status === null ? 'no answer' : seen.status}`)))));
   }
-  if (story.considered.length) {
-    parts.push(...section('What was considered', list(story.considered.map((rule) => h('li', {}, mark(rule.rule, rule.fired ? 'bad' : 'quiet'), ` ${rule.why}`)))));
-  }
+  if (decision && decision.state === 'withdrawn') parts.push(...considered);
   return parts;
 }
 
@@ -200,8 +236,10 @@ async function draw() {
   try {
     const parts = await (event ? storyOf(event) : overview());
     if (turn !== drawn) return;
-    // A list that somebody is choosing from stays as it is.
-    if (document.activeElement && document.activeElement.tagName === 'SELECT' && main.contains(document.activeElement) && main.dataset.view === hash && main.dataset.choice === choice) return;
+    // What somebody is choosing or writing in stays as it is.
+    const at = document.activeElement;
+    const busy = (at && ['SELECT', 'INPUT'].includes(at.tagName) && main.contains(at)) || [...main.querySelectorAll('input')].some((input) => input.value);
+    if (busy && main.dataset.view === hash && main.dataset.choice === choice) return;
     main.replaceChildren(...parts);
     main.dataset.view = hash;
     main.dataset.choice = choice;

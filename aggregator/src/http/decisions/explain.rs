@@ -63,25 +63,27 @@ fn policy(story: &Story) -> String {
     let quotes: Vec<String> = story.policy.iter().map(Quote::words).collect();
     if quotes.is_empty() {
         let version = story.stored.decision.policy_version;
-        return format!(
-            "No line of the policy was needed for that (version {version} was in force)."
-        );
+        return format!("It needed no line of the policy (version {version} was in force).");
     }
-    format!("So it was judged because {}.", quotes.join("; "))
+    format!("It relied on {}.", quotes.join("; "))
 }
 
 /// What the rule that fired says.
 fn rule(rule: Rule) -> &'static str {
     match rule {
-        Rule::Operator => "The rule `operator`: a person may demand a rollback.",
-        Rule::Word => "The rule `word`: a service that takes part may say that no retry can help.",
-        Rule::Fatal => "The rule `fatal`: the policy names statuses after which no retry can help.",
-        Rule::Entry => {
-            "The rule `entry`: the call that began the event ended badly, and was not tried again in time."
+        Rule::Operator => "The rule is `operator`: a person may demand a rollback.",
+        Rule::Word => {
+            "The rule is `word`: a service that takes part may say that no retry can help."
         }
-        Rule::Stalled => "The rule `stalled`: a step that runs must be heard of.",
-        Rule::Deadline => "The rule `deadline`: the event's time was up while it still ran.",
-        Rule::Learned => "The rule `learned`: what failed has always failed the whole event.",
+        Rule::Fatal => {
+            "The rule is `fatal`: the policy names statuses after which no retry can help."
+        }
+        Rule::Entry => {
+            "The rule is `entry`: the call that began the event ended badly, and was not tried again in time."
+        }
+        Rule::Stalled => "The rule is `stalled`: a step that runs must be heard of.",
+        Rule::Deadline => "The rule is `deadline`: the event's time was up while it still ran.",
+        Rule::Learned => "The rule is `learned`: what failed has always failed the whole event.",
     }
 }
 

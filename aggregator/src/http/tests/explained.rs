@@ -58,8 +58,8 @@ async fn a_decision_explains_itself_in_a_paragraph() {
         &story["decision"]["explanation"],
         &expect![[r#"
             At T it was decided that event order-7 (order.placed) must be rolled back: shop/backend says that the event failed for good.
-            The rule `word`: a service that takes part may say that no retry can help.
-            No line of the policy was needed for that (version 1 was in force).
+            The rule is `word`: a service that takes part may say that no retry can help.
+            It needed no line of the policy (version 1 was in force).
             It rests on 1 report: shop/backend said `failed` (at T, reported by proxy-1 beside shop/backend).
             There is something to undo in shop/backend and shop/web, in this order.
             Revision 2, at T: shop/web joined the plan (it may have taken effect).
@@ -92,8 +92,8 @@ async fn a_decision_explains_itself_in_a_paragraph() {
         &withdrawn["explanation"],
         &expect![[r#"
             At T it was decided that event order-7 (order.placed) must be rolled back: shop/backend says that the event failed for good.
-            The rule `word`: a service that takes part may say that no retry can help.
-            No line of the policy was needed for that (version 1 was in force).
+            The rule is `word`: a service that takes part may say that no retry can help.
+            It needed no line of the policy (version 1 was in force).
             It rests on 1 report: shop/backend said `failed` (at T, reported by proxy-1 beside shop/backend).
             There is something to undo in shop/backend and shop/web, in this order.
             Revision 2, at T: shop/web joined the plan (it may have taken effect).
@@ -286,16 +286,16 @@ async fn each_rule_names_its_evidence_and_its_line_of_the_policy() {
         .await;
     expect![[r#"
         At T it was decided that event fatal must be rolled back: host:payments.example.com answered with a status that the policy calls fatal for it (402)
-        The rule `fatal`: the policy names statuses after which no retry can help
-        So it was judged because policy version 1 says for host:payments.example.com, on line 12: `- 402`
+        The rule is `fatal`: the policy names statuses after which no retry can help
+        It relied on policy version 1, line 12, for host:payments.example.com: `- 402`
         It rests on 1 report: host:payments.example.com answered 402 to POST /orders, as the proxy of shop/backend saw it (at T, reported by proxy-1 beside shop/backend)
         1 12: "- 402" `fatal: 402`"#]].assert_eq(&decision("fatal").await);
 
     mesh.event(&api, "entry", &[(WEB, None, 409)]).await;
     expect![[r#"
         At T it was decided that event entry (POST shop/web /orders) must be rolled back: the entry shop/web failed and was not tried again in time
-        The rule `entry`: the call that began the event ended badly, and was not tried again in time
-        So it was judged because policy version 1 says for POST shop/web /orders, on line 5: `outcomes: { 409: failed }`; policy version 1 says for POST shop/web /orders, on line 4: `entry_retry_wait: 2s`; by default `settle` is 2s; policy version 1 does not say otherwise
+        The rule is `entry`: the call that began the event ended badly, and was not tried again in time
+        It relied on policy version 1, line 5, for POST shop/web /orders: `outcomes: { 409: failed }`; policy version 1, line 4, for POST shop/web /orders: `entry_retry_wait: 2s`; the default `settle: 2s`, about which policy version 1 says nothing
         It rests on 1 report: shop/web answered 409 to POST /orders (at T, reported by proxy-2 beside shop/web)
         1 5: "outcomes: { 409: failed }" `outcomes: 409: failed`
         1 4: "entry_retry_wait: 2s" `entry_retry_wait: 2s`
@@ -308,8 +308,8 @@ async fn each_rule_names_its_evidence_and_its_line_of_the_policy() {
     look(&api, 13_000).await;
     expect![[r#"
         At T it was decided that event deadline (POST shop/web /orders) must be rolled back: it took longer than the 10000 ms it was given
-        The rule `deadline`: the event's time was up while it still ran
-        So it was judged because policy version 1 says for POST shop/web /orders, on line 6: `deadline: 10s`
+        The rule is `deadline`: the event's time was up while it still ran
+        It relied on policy version 1, line 6, for POST shop/web /orders: `deadline: 10s`
         It rests on 1 report: shop/web was still running (at T, reported by proxy-2 beside shop/web)
         1 6: "deadline: 10s" `deadline: 10s`"#]].assert_eq(&decision("deadline").await);
 
@@ -322,8 +322,8 @@ async fn each_rule_names_its_evidence_and_its_line_of_the_policy() {
     look(&api, 20_000).await;
     expect![[r#"
         At T it was decided that event silence (POST shop/backend /orders) must be rolled back: shop/backend stalled: it said `running` and has been silent longer than the policy allows
-        The rule `stalled`: a step that runs must be heard of
-        So it was judged because policy version 1 says for shop/backend, on line 9: `silence: 15s`
+        The rule is `stalled`: a step that runs must be heard of
+        It relied on policy version 1, line 9, for shop/backend: `silence: 15s`
         It rests on 1 report: the last word of shop/backend was `running` (at T, reported by proxy-1 beside shop/backend)
         1 9: "silence: 15s" `silence: 15s`"#]].assert_eq(&decision("silence").await);
 
@@ -333,8 +333,8 @@ async fn each_rule_names_its_evidence_and_its_line_of_the_policy() {
     look(&api, 0).await;
     expect![[r#"
         At T it was decided that event operator (POST shop/web /orders) must be rolled back: an operator says so: alice: the customer called
-        The rule `operator`: a person may demand a rollback
-        No line of the policy was needed for that (version 1 was in force)
+        The rule is `operator`: a person may demand a rollback
+        It needed no line of the policy (version 1 was in force)
         It rests on 1 report: an operator demanded it: alice: the customer called (at T, by the API)"#]].assert_eq(&decision("operator").await);
 
     // A decision keeps the policy that it was made by.
@@ -375,9 +375,9 @@ async fn each_rule_says_why_it_has_not_fired_and_when_it_is_asked_again() {
         .collect();
     expect![[r#"
         operator: no operator demands it []
-        word: switched off by the policy ["policy version 1 says for everything, on line 1: `rules: { word: off }`"]
+        word: switched off by the policy ["policy version 1, line 1, for everything: `rules: { word: off }`"]
         fatal: no answer has a status that the policy calls fatal []
-        entry: the entry shop/web failed; it may be tried again within 30000 ms (asked again) ["policy version 1 says for everything, on line 2: `entry_retry_wait: 30s`", "by default `settle` is 2s; policy version 1 does not say otherwise"]
+        entry: the entry shop/web failed; it may be tried again within 30000 ms (asked again) ["policy version 1, line 2, for everything: `entry_retry_wait: 30s`", "the default `settle: 2s`, about which policy version 1 says nothing"]
         stalled: nothing is open []
         deadline: the event has no deadline []
         learned: not in force yet: flows are learned, not yet acted on []"#]].assert_eq(&considered.join("\n"));

@@ -181,7 +181,5 @@ impl Api {
 }
 
 fn read<T: DeserializeOwned>(path: &str, body: &str) -> Result<T> {
-    serde_json::from_str::<Value>(body)
-        .and_then(serde_json::from_value)
-        .with_context(|| format!("{path} answered {body}"))
+    serde_json::from_str(body).with_context(|| format!("{path} answered {body}"))
 }

@@ -10,9 +10,11 @@
 //! | `modes.rs` | `off`, `shadow`, `enforce`; gRPC; undo calls; what comes from outside |
 //! | `operator.rs` | a person demands a rollback, and takes it back |
 //! | `pair.rs` | two aggregators on one database are one |
+//! | `explained.rs` | decisions name reports, rule and policy line; what was not rolled back says why not |
 //! | `idle.rs` | a proxy states its status, idle or not, once and not per worker |
 
 mod declined;
+mod explained;
 mod goes_through;
 mod idle;
 mod modes;

@@ -38,13 +38,15 @@ struct Known {
 }
 
 impl InForce {
-    /// How far Kaeru goes for an event of this type with this entry.
+    /// How far Kaeru goes for an event of this type with this entry. While no report has said its type, it may yet
+    /// turn out to be of one that fell back to shadow.
     pub(crate) fn mode(&self, event_type: Option<&EventType>, entry: Option<&Peer>) -> Mode {
         let mode = self.policy.for_event(event_type, entry).mode();
-        if self
-            .tripped
-            .contains(event_type.map_or("", EventType::as_str))
-        {
+        let is_tripped = match event_type {
+            Some(event_type) => self.tripped.contains(event_type.as_str()),
+            None => !self.tripped.is_empty(),
+        };
+        if is_tripped {
             mode.min(Mode::Shadow)
         } else {
             mode

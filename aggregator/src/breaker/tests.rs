@@ -115,6 +115,9 @@ async fn events_count_under_the_type_that_is_learned_after_their_decision() {
         .await
         .unwrap();
     assert_eq!(tripped, ["POST shop/web /orders"]);
+    // The next one may be of that type: nothing of it is refused before it is known.
+    let doomed = backend.state(&app, failed("e-30", Some("shop/web")));
+    doomed.await.unwrap();
     assert_eq!(modes(&app).await, [Mode::Shadow]);
 }
 

@@ -445,7 +445,7 @@ fn why_nothing_is_refused_is_said() -> Result<()> {
             (&event["mode_now"], &event["breaker"]),
             (&json!("off"), &Value::Null)
         );
-        says(&event["explanation"], "The mode of its type is off");
+        says(&event["explanation"], "Its mode is off");
         Ok(())
     })
 }

@@ -408,17 +408,17 @@ async fn why_nothing_is_refused_is_said() {
     check(
         &api.read("/v1/events/off").await["summary"],
         &expect![[r#"
-        It must be rolled back: shop/web says that the event failed for good.
-        1 service has something to undo.
-        The mode of its type is off: nothing is refused, nor counted."#]],
+            It must be rolled back: shop/web says that the event failed for good.
+            1 service has something to undo.
+            Its mode is off: nothing is refused, nor counted."#]],
     );
     put_policy(&api, "mode: shadow\n").await;
     check(
         &api.read("/v1/events/off").await["summary"],
         &expect![[r#"
-        It must be rolled back: shop/web says that the event failed for good.
-        1 service has something to undo.
-        The mode of its type is shadow: what would be refused is counted, and nothing is refused."#]],
+            It must be rolled back: shop/web says that the event failed for good.
+            1 service has something to undo.
+            Its mode is shadow: what would be refused is counted, and nothing is refused."#]],
     );
 
     put_policy(&api, "mode: enforce\n").await;
@@ -476,9 +476,9 @@ async fn a_decision_explains_itself_when_its_reports_are_gone() {
     check(
         &after["summary"],
         &expect![[r#"
-        It must be rolled back: shop/backend says that the event failed for good.
-        2 services have something to undo.
-        The mode of its type is shadow: what would be refused is counted, and nothing is refused.
-        Its reports are no longer kept."#]],
+            It must be rolled back: shop/backend says that the event failed for good.
+            2 services have something to undo.
+            Its mode is shadow: what would be refused is counted, and nothing is refused.
+            Its reports are no longer kept."#]],
     );
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use kaeru_protocol::{Outcome, Peer};
 
+use crate::ground::duration;
 use crate::{Effect, Ground, ReportKey, Rule, Scope, StatusPattern};
 
 /// The record that an event must be rolled back. Immutable: what changes is a new revision.
@@ -180,7 +181,11 @@ impl fmt::Display for Reason {
                 )
             }
             Self::Deadline { given_ms } => {
-                write!(f, "it took longer than the {given_ms} ms it was given")
+                write!(
+                    f,
+                    "it took longer than the {} it was given",
+                    duration(*given_ms)
+                )
             }
             Self::Stalled {
                 service,

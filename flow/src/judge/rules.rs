@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use kaeru_protocol::{Outcome, Peer, Word};
 
 use super::{Case, Look, Rule};
+use crate::ground::duration;
 use crate::{Attempt, CallTrace, Evidence, Ground, Reason, ReportKey, Standing, Step};
 
 /// Whether the last thing that happened at the entry was its client going away.
@@ -224,7 +225,10 @@ impl Case<'_> {
         if self.now.at_ms < until_ms {
             return Look::waits(
                 until_ms,
-                format!("the entry {service} {word}; it may be tried again within {wait_ms} ms"),
+                format!(
+                    "the entry {service} {word}; it may be tried again within {}",
+                    duration(wait_ms)
+                ),
             )
             .on(grounds);
         }

@@ -32,9 +32,9 @@ fn an_outage_puts_off_every_rule_that_reads_silence() {
         &outage(500, 5_000),
         &expect![[r#"
             3100: running, look again after 3900
-              entry: the entry shop/web failed; it may be tried again within 1000 ms
+              entry: the entry shop/web failed; it may be tried again within 1s
             7999: running, look again after 1
-              entry: the entry shop/web failed; it may be tried again within 1000 ms
+              entry: the entry shop/web failed; it may be tried again within 1s
             8000: rolling_back, settled
             roll back, revision 1: the entry shop/web failed and was not tried again in time
               because shop/web answered 500 to POST /orders (000000000004f9ed/1)
@@ -77,7 +77,7 @@ fn an_outage_puts_off_every_rule_that_reads_silence() {
             2000: running, look again after 1095
               entry: the entry shop/web is still open
               stalled: shop/web is open and heard of
-              deadline: its 1000 ms are not over
+              deadline: its 1s are not over
             5001: running, look again after 1999
               entry: the entry shop/web is still open
               stalled: shop/web is open and heard of

@@ -96,9 +96,9 @@ fn an_entry_that_fails_waits_for_a_retry() {
         "web>backend POST /pay ok; web POST /orders 500; ? 30; ? 3024; ? 3025",
         &expect![[r#"
             30: running, look again after 1995
-              entry: the entry shop/web failed; it may be tried again within 1000 ms
+              entry: the entry shop/web failed; it may be tried again within 1s
             3024: running, look again after 1
-              entry: the entry shop/web failed; it may be tried again within 1000 ms
+              entry: the entry shop/web failed; it may be tried again within 1s
             3025: rolling_back, settled
             roll back, revision 1: the entry shop/web failed and was not tried again in time
               because shop/web answered 500 to POST /orders (000000000004f9ed/1)
@@ -117,7 +117,7 @@ fn an_entry_that_is_tried_again_in_time_dooms_nothing() {
          web POST /orders ok at=1200 took=700 of=x; ? 1300; ? 3300",
         &expect![[r#"
             30: running, look again after 1995
-              entry: the entry shop/web failed; it may be tried again within 1000 ms
+              entry: the entry shop/web failed; it may be tried again within 1s
             1100: running, look again after 1405
               entry: the entry shop/web is still open
               stalled: shop/web is open and heard of
@@ -136,7 +136,7 @@ fn an_attempt_within_the_wait_is_heard_of_a_flush_later() {
          web POST /orders open at=1950 took=950 due=60000 as=x; ? 3025; ? 9000",
         &expect![[r#"
             1900: running, look again after 125
-              entry: the entry shop/web failed; it may be tried again within 1000 ms
+              entry: the entry shop/web failed; it may be tried again within 1s
             3025: running, look again after 930
               entry: the entry shop/web is still open
               stalled: shop/web is open and heard of
@@ -182,7 +182,7 @@ fn a_rejection_without_effects_is_a_failure_and_feeds_nothing() {
         "web>backend POST /pay no; web POST /orders 404; ? 1100; ? 3100",
         &expect![[r#"
             1100: running, look again after 925
-              entry: the entry shop/web rejected the event; it may be tried again within 1000 ms
+              entry: the entry shop/web rejected the event; it may be tried again within 1s
             3100: failed, settled
               entry: the entry shop/web rejected the event and nothing is left to undo
         "#]],
@@ -195,7 +195,7 @@ fn a_rejection_with_effects_dooms() {
         "backend>db POST /rows ok; web>backend POST /pay no; web POST /orders no; ? 1100; ? 3100",
         &expect![[r#"
             1100: running, look again after 935
-              entry: the entry shop/web rejected the event; it may be tried again within 1000 ms
+              entry: the entry shop/web rejected the event; it may be tried again within 1s
             3100: rolling_back, settled
             roll back, revision 1: the entry shop/web rejected the event after other steps had taken effect
               because shop/web answered 409 to POST /orders (000000000004f9ed/1)
@@ -229,13 +229,13 @@ fn a_deadline_passes_while_a_step_runs() {
             500: running, look again after 1600
               entry: the entry shop/web is still open
               stalled: shop/web is open and heard of
-              deadline: its 1000 ms are not over
+              deadline: its 1s are not over
             3089: running, look again after 1
               entry: the entry shop/web is still open
               stalled: shop/web is open and heard of
-              deadline: its 1000 ms are not over
+              deadline: its 1s are not over
             3090: rolling_back, look again after 10
-            roll back, revision 1: it took longer than the 1000 ms it was given
+            roll back, revision 1: it took longer than the 1s it was given
               because shop/web was still running (000000000004f9ed/1)
               undo shop/db (yes)
               undo shop/web (maybe)
@@ -248,7 +248,7 @@ fn a_deadline_passes_while_a_step_runs() {
             5091: running, look again after 1000
               entry: the entry shop/web is still open
               stalled: shop/web is out of touch, which dooms nothing by itself
-              deadline: its 5000 ms are not over
+              deadline: its 5s are not over
         "#]],
     );
     // Over in time.
@@ -274,9 +274,9 @@ fn a_policy_can_give_a_deadline() {
             1000: running, look again after 1015
               entry: the entry shop/web is still open
               stalled: shop/web is open and heard of
-              deadline: its 2000 ms are not over
+              deadline: its 2s are not over
             4010: rolling_back, look again after 58005
-            roll back, revision 1: it took longer than the 2000 ms it was given
+            roll back, revision 1: it took longer than the 2s it was given
               because shop/web was still running (000000000004f9ed/1)
               by policy 3 for everything: `deadline: 2s`
               undo shop/web (maybe)
@@ -415,7 +415,7 @@ fn a_job_that_said_running_owes_a_word() {
         &expect![[r#"
             5015: running, look again after 2000
               entry: the entry shop/worker is still open
-              stalled: shop/worker said `running` and may be silent for 5000 ms
+              stalled: shop/worker said `running` and may be silent for 5s
             7015: rolling_back
             roll back, revision 1: shop/worker stalled: it said `running` and has been silent longer than the policy allows
               because the last word of shop/worker was `running` (0000000243adf245/1)
@@ -437,7 +437,7 @@ fn a_job_that_said_running_owes_a_word() {
         &expect![[r#"
             7015: running, look again after 3990
               entry: the entry shop/worker is still open
-              stalled: shop/worker said `running` and may be silent for 5000 ms
+              stalled: shop/worker said `running` and may be silent for 5s
             7030: running, look again after 1995
               entry: the entry shop/worker succeeded
             9900: succeeded, settled

@@ -307,7 +307,7 @@ async fn each_rule_names_its_evidence_and_its_line_of_the_policy() {
     look(&api, 0).await;
     look(&api, 13_000).await;
     expect![[r#"
-        At T it was decided that event deadline (POST shop/web /orders) must be rolled back: it took longer than the 10000 ms it was given
+        At T it was decided that event deadline (POST shop/web /orders) must be rolled back: it took longer than the 10s it was given
         The rule is `deadline`: the event's time was up while it still ran
         It relied on policy version 1, line 6, for POST shop/web /orders: `deadline: 10s`
         It rests on 1 report: shop/web was still running (at T, reported by proxy-2 beside shop/web)
@@ -377,7 +377,7 @@ async fn each_rule_says_why_it_has_not_fired_and_when_it_is_asked_again() {
         operator: no operator demands it []
         word: switched off by the policy ["policy version 1, line 1, for everything: `rules: { word: off }`"]
         fatal: no answer has a status that the policy calls fatal []
-        entry: the entry shop/web failed; it may be tried again within 30000 ms (asked again) ["policy version 1, line 2, for everything: `entry_retry_wait: 30s`", "the default `settle: 2s`, about which policy version 1 says nothing"]
+        entry: the entry shop/web failed; it may be tried again within 30s (asked again) ["policy version 1, line 2, for everything: `entry_retry_wait: 30s`", "the default `settle: 2s`, about which policy version 1 says nothing"]
         stalled: nothing is open []
         deadline: the event has no deadline []
         learned: not in force yet: flows are learned, not yet acted on []"#]].assert_eq(&considered.join("\n"));

@@ -133,7 +133,7 @@ async fn run(args: &Args, page: &mut Page) -> Result<()> {
 async fn order(world: &World, declined: bool) -> Result<String> {
     let order = Order {
         declined,
-        retries: 3,
+        retries: 8,
         ..Order::default()
     };
     event_of(

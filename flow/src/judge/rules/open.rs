@@ -5,6 +5,7 @@ use kaeru_protocol::{Peer, Word};
 
 use super::super::{Case, Look, Says};
 use super::{Concern, attempts, evidence};
+use crate::ground::duration;
 use crate::plan::Stall;
 use crate::{Attempt, Evidence, Open, OutOfTouch, Reason, Step};
 
@@ -119,7 +120,10 @@ impl Case<'_> {
         let heard_ms = silence_ms.saturating_add(self.event.settle_ms());
         let until_ms = self.counts_from(said.received_ms, heard_ms);
         let look = if self.now.at_ms < until_ms {
-            let why = format!("{peer} said `running` and may be silent for {silence_ms} ms");
+            let why = format!(
+                "{peer} said `running` and may be silent for {}",
+                duration(silence_ms)
+            );
             Look::waits(until_ms, why)
         } else if self.is_news(until_ms) {
             Look::fired(
@@ -159,7 +163,7 @@ impl Case<'_> {
         let settle_ms = self.event.settle_ms();
         let until_ms = at_ms.saturating_add(settle_ms);
         if self.now.at_ms < until_ms && self.trace.is_open() {
-            return Look::waits(until_ms, format!("its {given_ms} ms are not over"));
+            return Look::waits(until_ms, format!("its {} are not over", duration(given_ms)));
         }
         if !self.is_news(at_ms) {
             return Look::no("its deadline had passed before the decision was withdrawn");

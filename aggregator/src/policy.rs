@@ -1,6 +1,9 @@
 //! The policy in force: the newest version in the database, with the breakers that are open under it. The file
 //! given to this aggregator becomes a new version when it changes and is valid; a wrong one changes nothing.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::iter;
 use std::path::Path;

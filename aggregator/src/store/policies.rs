@@ -1,12 +1,24 @@
 //! Policies in versions; the newest is in force everywhere.
+//!
+//! No decision by an old version is committed after one by a newer: whoever decides holds a shared lock from before he
+//! reads the version to his commit, and a new version is stored under the whole of it, when nobody decides. It is no
+//! lock of the table, for a backup holds that for as long as it takes.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
 use super::Result;
 
-/// The newest version's number; 0 is the built-in policy.
+/// The lock's number: "policy" in ASCII.
+const LOCK: i64 = 0x706f_6c69_6379;
+
+/// The newest version's number; 0 is the built-in policy. It stays the newest while the caller's transaction lasts.
 pub(crate) async fn newest_version(connection: &mut PgConnection) -> Result<i64> {
+    // A statement of its own: the next one sees what was committed while this one waited.
+    sqlx::query("SELECT pg_advisory_xact_lock_shared($1)")
+        .bind(LOCK)
+        .execute(&mut *connection)
+        .await?;
     Ok(
         sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM policies")
             .fetch_one(connection)
@@ -23,14 +35,19 @@ pub(crate) async fn newest(connection: &mut PgConnection) -> Result<Option<(i64,
     )
 }
 
-/// Makes this text the newest version, unless it is; says its number.
+/// Makes this text the newest version, unless it is; says its number. Waits for those who decide, and they for the
+/// commit; after a second it gives up, so that one who hangs holds up the others no longer.
 pub(crate) async fn put(
     connection: &mut PgConnection,
     yaml: &str,
     now: DateTime<Utc>,
 ) -> Result<Option<i64>> {
-    // One at a time, so that aggregators with the same file make one version of it.
-    sqlx::query("LOCK TABLE policies IN SHARE ROW EXCLUSIVE MODE")
+    sqlx::query("SET LOCAL lock_timeout = '1s'")
+        .execute(&mut *connection)
+        .await?;
+    // One at a time, too: aggregators with the same file make one version of it.
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(LOCK)
         .execute(&mut *connection)
         .await?;
     Ok(sqlx::query_scalar(

@@ -1,0 +1,67 @@
+//! Many aggregators, one policy.
+
+use sqlx::{Postgres, Transaction};
+
+use crate::app::Parts;
+use crate::clock::{self, timestamp};
+use crate::store::{Error, Result, Store, policies};
+use crate::testing::{self, Side, failed, number};
+
+async fn put(parts: &Parts, yaml: &str) -> Result<Option<i64>> {
+    let mut transaction = parts.store.begin().await?;
+    let version = policies::put(&mut transaction, yaml, timestamp(clock::now_ms())).await?;
+    transaction.commit().await?;
+    Ok(version)
+}
+
+/// Decides about an event in a transaction that stays open.
+async fn decide(parts: &Parts, event: &str) -> Transaction<'static, Postgres> {
+    let mut transaction = parts.store.begin().await.unwrap();
+    let names = [event.to_owned()];
+    let decide = parts
+        .decider
+        .decide(&mut transaction, &names, clock::now_ms());
+    assert!(decide.await.unwrap(), "{event} is decided");
+    transaction
+}
+
+#[tokio::test]
+async fn no_decision_by_an_old_policy_is_committed_after_one_by_a_newer() {
+    let database = testing::database().await;
+    let app = || testing::app_over(Store::new(database.clone()));
+    let (app, old, new) = (app(), app().parts(), app().parts());
+    // This one never said that it is alive, so it stores and decides nothing.
+    let mut web = Side::new(1, "shop/web");
+    for event in ["e-1", "e-2"] {
+        web.state(&app, failed(event, None)).await.unwrap();
+    }
+    assert_eq!(put(&new, "mode: enforce\n").await.unwrap(), Some(1));
+    let until_waiting = async |count: i64| {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while number(&app, waiting).await != count {
+            tokio::task::yield_now().await;
+        }
+    };
+
+    // While one decides by the first version there is no second.
+    let deciding = decide(&old, "e-1").await;
+    let refused = put(&new, "mode: shadow\n").await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+
+    // Who comes to decide while the second version waits decides by it.
+    let parts = new.clone();
+    let putting = tokio::spawn(async move { put(&parts, "mode: shadow\n").await });
+    until_waiting(1).await;
+    let next = tokio::spawn(async move { decide(&new, "e-2").await.commit().await });
+    until_waiting(2).await;
+    deciding.commit().await.unwrap();
+    assert_eq!(putting.await.unwrap().unwrap(), Some(2));
+    next.await.unwrap().unwrap();
+    let by = "SELECT event, policy_version FROM decisions ORDER BY event";
+    let by: Vec<(String, i64)> = sqlx::query_as(by)
+        .fetch_all(app.store.pool())
+        .await
+        .unwrap();
+    assert_eq!(by, [("e-1".to_owned(), 1), ("e-2".to_owned(), 2)]);
+}

@@ -107,6 +107,8 @@ pub mod flags {
     pub const UPSTREAM_PROTOCOL_ERROR: u64 = 0x80_0000;
     /// NC: no cluster found.
     pub const NO_CLUSTER: u64 = 0x100_0000;
+    /// DR: the client reset its HTTP/2 stream.
+    pub const CLIENT_RESET: u64 = 0x1000_0000;
 
     /// Envoy answered by itself before anything was sent upstream.
     pub const NOTHING_SENT: u64 = NO_HEALTHY_UPSTREAM
@@ -121,6 +123,7 @@ pub mod flags {
         | UPSTREAM_RESET
         | UPSTREAM_TERMINATION
         | CLIENT_GONE
+        | CLIENT_RESET
         | STREAM_IDLE
         | UPSTREAM_DURATION
         | DURATION_TIMEOUT
@@ -166,11 +169,11 @@ impl Ending {
         }
     }
 
-    /// Whether the client went away before it was answered.
+    /// Whether the client went away before it had its answer. A failure that was on its way to it is one all the same.
     pub fn client_gone(&self) -> bool {
-        self.word.is_none()
-            && (self.status == Some(499)
-                || (self.status.is_none() && self.flags & flags::CLIENT_GONE != 0))
+        let gone = self.flags & (flags::CLIENT_GONE | flags::CLIENT_RESET) != 0;
+        let failed = self.status.is_some_and(|status| status >= 500);
+        self.word.is_none() && (self.status == Some(499) || (gone && !failed))
     }
 
     /// The default outcome of an HTTP status.
@@ -280,8 +283,10 @@ mod tests {
             .client_gone()
         };
         assert!(gone(None, flags::CLIENT_GONE));
+        assert!(gone(None, flags::CLIENT_RESET));
         assert!(gone(Some(499), 0));
-        assert!(!gone(Some(200), flags::CLIENT_GONE));
+        assert!(gone(Some(200), flags::CLIENT_GONE), "while it was read");
+        assert!(!gone(Some(500), flags::CLIENT_GONE));
         assert!(!gone(None, 0));
     }
 }

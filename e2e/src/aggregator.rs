@@ -1,6 +1,7 @@
 //! A running aggregator, and what may happen to one: it is killed, hangs, starts again, or is replaced by something
 //! that answers 500.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -117,6 +118,13 @@ impl Aggregator {
             }
         })
         .await?
+    }
+
+    /// All that it has logged.
+    pub fn log(&self) -> Result<String> {
+        Ok(fs::read_to_string(
+            self.logs.join(format!("{}.log", self.settings.name)),
+        )?)
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {

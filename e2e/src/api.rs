@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 pub use views::{
     Attempt, Call, Considered, Decision, Edge, Event, Flow, Operation, Plan, PlanEntry, Proxy,
-    Reason, Refusal, Service, ServiceSummary, Step, Summary, VerdictView,
+    Reason, Refusal, Reporter, Service, ServiceSummary, Step, Summary, VerdictView,
 };
 
 use crate::wait::{self, Seen};
@@ -139,6 +139,18 @@ impl Api {
     /// The whole feed as this aggregator tells it, read from its beginning.
     pub async fn feed(&self) -> Result<kaeru_protocol::VerdictPage> {
         self.get("/v1/verdicts?service=shop/web&wait_ms=0").await
+    }
+
+    /// What this aggregator told after a page of the feed.
+    pub async fn feed_after(
+        &self,
+        page: &kaeru_protocol::VerdictPage,
+    ) -> Result<kaeru_protocol::VerdictPage> {
+        let cursor = page.cursor.to_string();
+        self.get(&format!(
+            "/v1/verdicts?after={cursor}&service=shop/web&wait_ms=0"
+        ))
+        .await
     }
 
     /// Any page as JSON.

@@ -190,6 +190,11 @@ impl Envoy {
         }
     }
 
+    /// `kill -9`.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+
     /// The end of its log.
     pub fn log_tail(&self) -> String {
         self.process.tail()

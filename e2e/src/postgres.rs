@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use rustix::process::Signal;
+
 use crate::process::{Ending, Process, Program};
 use crate::wait::{self, Seen};
 
@@ -17,7 +19,9 @@ const USER: &str = "postgres";
 #[derive(Debug)]
 pub struct Postgres {
     folder: PathBuf,
-    _process: Process,
+    program: Program,
+    logs: PathBuf,
+    process: Option<Process>,
 }
 
 impl Postgres {
@@ -63,8 +67,30 @@ impl Postgres {
             user: root.then(|| USER.to_owned()),
             ending: Ending::Grace(Duration::from_secs(5)),
         };
-        let mut process = program.start(logs)?;
-        let socket = folder.join(".s.PGSQL.5432");
+        let mut postgres = Self {
+            folder: folder.into(),
+            program,
+            logs: logs.into(),
+            process: None,
+        };
+        postgres.start_again().await?;
+        Ok(postgres)
+    }
+
+    /// Ends it at once, connections and all, as a machine that is lost.
+    pub fn stop_at_once(&mut self) -> Result<()> {
+        let Some(mut process) = self.process.take() else {
+            return Ok(());
+        };
+        // Postgres' immediate shutdown; its children end by it too, which a kill of their parent would leave to chance.
+        process.signal(Signal::QUIT)?;
+        process.stop()
+    }
+
+    /// Starts it on what it kept, and waits until it takes connections.
+    pub async fn start_again(&mut self) -> Result<()> {
+        let process = self.process.insert(self.program.start(&self.logs)?);
+        let socket = self.folder.join(".s.PGSQL.5432");
         wait::until("Postgres", || {
             let alive = process.check();
             let seen = std::os::unix::net::UnixStream::connect(&socket);
@@ -76,11 +102,7 @@ impl Postgres {
                 }
             }
         })
-        .await??;
-        Ok(Self {
-            folder: folder.into(),
-            _process: process,
-        })
+        .await?
     }
 
     /// How to reach its database.

@@ -1,14 +1,18 @@
-//! The shop: `web` → `backend` → `db-api` → `db`, and `backend` → an external payment API without a proxy.
+//! The shop: `web` → `backend` → `db-api` → `db`, and `backend` → an external payment API without a proxy. Beside them
+//! `mailer`, which nobody calls: it takes orders off a queue and calls an external mail API.
 //!
 //! One small program plays all of them. It knows nothing of Kaeru but the one word that a backend may say, and forwards
 //! only the headers that its order names, as services with one or another tracing library do. What an order makes the
 //! services do stands in the order itself, so that many kinds go through one running shop side by side.
 
+mod job;
 mod ledger;
+mod order;
 mod outward;
 mod service;
 
 pub use ledger::{Arrival, Ledger};
+pub use order::{Forward, Order};
 pub use service::{Asked, Told, serve};
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +23,8 @@ pub const NAMESPACE: &str = "shop";
 pub const PORT: u16 = 8080;
 /// The payment API's host name, outside the mesh.
 pub const PAYMENT_HOST: &str = "payments.example.com";
+/// The mail API's host name, outside the mesh.
+pub const MAIL_HOST: &str = "mail.example.com";
 
 /// Who the program plays.
 #[derive(
@@ -46,21 +52,27 @@ pub enum Role {
     Db,
     /// The external payment API.
     Payment,
+    /// Takes orders off a queue and has their mails sent.
+    Mailer,
+    /// The external mail API.
+    Mail,
 }
 
 impl Role {
-    /// Those with a sidecar, callers first.
+    /// Those in the mesh that an order goes through, callers first.
     pub const MESH: [Self; 4] = [Self::Web, Self::Backend, Self::DbApi, Self::Db];
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::Web,
         Self::Backend,
         Self::DbApi,
         Self::Db,
         Self::Payment,
+        Self::Mailer,
+        Self::Mail,
     ];
 
-    /// Its name in the mesh (the payment API has none).
+    /// Its name; in the mesh, where it is there.
     pub fn name(self) -> &'static str {
         match self {
             Self::Web => "web",
@@ -68,72 +80,33 @@ impl Role {
             Self::DbApi => "db-api",
             Self::Db => "db",
             Self::Payment => "payment",
+            Self::Mailer => "mailer",
+            Self::Mail => "mail",
         }
     }
 
-    /// `namespace/name`, as Kaeru calls it; the payment API by its host.
-    pub fn peer(self) -> String {
+    /// The host name of those outside the mesh.
+    pub fn outside_host(self) -> Option<&'static str> {
         match self {
-            Self::Payment => format!("host:{PAYMENT_HOST}"),
-            _ => format!("{NAMESPACE}/{}", self.name()),
+            Self::Payment => Some(PAYMENT_HOST),
+            Self::Mail => Some(MAIL_HOST),
+            _ => None,
+        }
+    }
+
+    /// `namespace/name`, as Kaeru calls it; those outside the mesh by their host.
+    pub fn peer(self) -> String {
+        match self.outside_host() {
+            Some(host) => format!("host:{host}"),
+            None => format!("{NAMESPACE}/{}", self.name()),
         }
     }
 
     /// The authority that callers use.
     pub fn host(self) -> String {
-        match self {
-            Self::Payment => PAYMENT_HOST.into(),
-            _ => format!("{}:{PORT}", self.name()),
-        }
-    }
-}
-
-/// What trace context a service's library forwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Forward {
-    /// W3C Trace Context: the trace id goes on under a new span id.
-    Traceparent,
-    /// B3, in whichever form it came.
-    B3,
-    /// `x-request-id`, the least that Istio asks of applications.
-    RequestId,
-    /// W3C Baggage.
-    Baggage,
-}
-
-impl Forward {
-    /// What a service with OpenTelemetry and Istio's advice forwards.
-    pub const ALL: [Self; 4] = [Self::Traceparent, Self::B3, Self::RequestId, Self::Baggage];
-}
-
-/// One order, passed on as the body of each unsafe request.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Order {
-    /// The shop's own key, by which its services count; Kaeru never reads it.
-    pub number: String,
-    /// Which headers the services forward.
-    pub forward: Vec<Forward>,
-    /// Whether the payment API answers 402.
-    pub declined: bool,
-    /// Whether the backend says `x-event-status: failed` when the payment was declined.
-    pub says_failed: bool,
-    /// How often the services try a call again that failed with a 5xx or without an answer, 50 ms apart.
-    pub retries: u32,
-    /// These wait for their release before their last call (before their answer, where they make none).
-    pub hold: Vec<Role>,
-}
-
-impl Default for Order {
-    fn default() -> Self {
-        Self {
-            number: uuid::Uuid::new_v4().to_string(),
-            forward: Forward::ALL.to_vec(),
-            declined: false,
-            says_failed: false,
-            retries: 0,
-            hold: Vec::new(),
+        match self.outside_host() {
+            Some(host) => host.into(),
+            None => format!("{}:{PORT}", self.name()),
         }
     }
 }

@@ -40,6 +40,10 @@ pub struct Plan {
     pub filters: BTreeMap<Role, Value>,
     /// Outbound routes retry on this beside Istio's default, with these statuses.
     pub retry_also: Option<(String, Vec<u16>)>,
+    /// The mailer has a sidecar too.
+    pub mailer: bool,
+    /// Postgres is a process of its own, which can be stopped while the aggregator lives.
+    pub postgres: bool,
     /// Two aggregators on one database, the second behind a sidecar of its own: `web` and `backend` report to the
     /// first, `db-api` and `db` to the second.
     pub pair: bool,
@@ -53,7 +57,7 @@ pub struct World {
     services: BTreeMap<Role, Service>,
     /// The aggregators, one or two.
     pub aggregators: Vec<Aggregator>,
-    _postgres: Option<Postgres>,
+    postgres: Option<Postgres>,
     /// Its configurations, logs and data.
     pub folder: PathBuf,
     /// Anyone, from outside the mesh.
@@ -76,7 +80,7 @@ impl World {
 
         let mut postgres = None;
         let mut database = Database::Embedded(folder.join("data"));
-        if plan.pair {
+        if plan.pair || plan.postgres {
             let started = Postgres::start(&folder.join("postgres"), &folder).await?;
             database = Database::Url(started.url());
             postgres = Some(started);
@@ -109,12 +113,12 @@ impl World {
             .collect();
         let mut world = Self {
             aggregator_sidecar: by_workload.remove(KAERU_WORKLOAD),
-            sidecars: (Role::MESH.into_iter())
+            sidecars: (Role::ALL.into_iter())
                 .filter_map(|role| by_workload.remove(role.name()).map(|envoy| (role, envoy)))
                 .collect(),
             services,
             aggregators,
-            _postgres: postgres,
+            postgres,
             folder,
             outside: Customer::outside()?,
             peer: Customer::peer(&authority.issue(shop::NAMESPACE, "till")?)?,
@@ -165,6 +169,24 @@ impl World {
         let url = self.control(role, &format!("orders/{order}/release"))?;
         self.http.post(url).send().await?.error_for_status()?;
         Ok(())
+    }
+
+    /// `kill -9` of a service's process; its sidecar lives on.
+    pub fn kill_service(&mut self, role: Role) -> Result<()> {
+        let service = self.services.get_mut(&role);
+        service.context("every role is played")?.process.kill()
+    }
+
+    /// `kill -9` of a service's sidecar.
+    pub fn kill_sidecar(&mut self, role: Role) -> Result<()> {
+        let sidecar = self.sidecars.get_mut(&role);
+        sidecar.context("no sidecar")?.kill()
+    }
+
+    /// The Postgres of its own that a pair has, or a world whose plan says so.
+    pub fn postgres(&mut self) -> Result<&mut Postgres> {
+        let postgres = self.postgres.as_mut();
+        postgres.context("the aggregator has its private Postgres")
     }
 
     /// Has a service make one call through its sidecar.

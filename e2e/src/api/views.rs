@@ -14,6 +14,8 @@ pub struct Summary {
     pub state: String,
     /// Its id is a trace or request id.
     pub borrowed: bool,
+    /// Its id is shared by more than one event.
+    pub shared: bool,
     /// The service that nobody in the mesh called.
     pub entry: Option<String>,
     /// Who takes part.
@@ -34,12 +36,36 @@ pub struct Event {
     pub steps: Vec<Step>,
     /// What was refused, or would have been.
     pub refusals: Vec<Refusal>,
+    /// Clean-up requests that were let through.
+    pub cleanups: Vec<Operation>,
     /// Undo calls.
     pub undos: Vec<Operation>,
     /// The rules that were looked at.
     pub considered: Vec<Considered>,
     /// The decision in force.
     pub decision: Option<Decision>,
+}
+
+impl Event {
+    /// One service's part in it.
+    pub fn step(&self, service: &str) -> Option<&Step> {
+        self.steps.iter().find(|step| step.service == service)
+    }
+
+    /// What one rule said, in words; empty where it was not asked.
+    pub fn why(&self, rule: &str) -> &str {
+        let considered = self.considered.iter().find(|c| c.rule == rule);
+        considered.map_or("", |considered| &considered.why)
+    }
+}
+
+impl Decision {
+    /// What its plan says that a service left behind; empty where it names none.
+    pub fn effect(&self, service: &str) -> &str {
+        let mut entries = self.plan.entries.iter();
+        let entry = entries.find(|entry| entry.service == service);
+        entry.map_or("", |entry| &entry.effect)
+    }
 }
 
 /// One service's part in one event.
@@ -57,6 +83,8 @@ pub struct Step {
     pub parents: Vec<String>,
     /// What it said of the event.
     pub word: Option<String>,
+    /// How far it is, as it last said.
+    pub progress: Option<f32>,
     /// Its calls.
     pub calls: Vec<Call>,
 }
@@ -87,6 +115,10 @@ pub struct Attempt {
     pub duration_ms: u64,
     /// HTTP status.
     pub status: Option<u16>,
+    /// Envoy's response flags.
+    pub flags: u64,
+    /// Which of Envoy's tries it was.
+    pub attempt: u32,
     /// How it ended.
     pub outcome: String,
     /// `service` or `caller`.
@@ -116,7 +148,7 @@ pub struct Refusal {
     pub enforced: bool,
 }
 
-/// An undo call.
+/// An undo call, or a clean-up request.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Operation {
     /// Whose proxy.
@@ -145,6 +177,8 @@ pub struct Decision {
     pub id: String,
     /// The event.
     pub event: String,
+    /// Grows by one at each change.
+    pub revision: u32,
     /// `live`, `contested` or `withdrawn`.
     pub state: String,
     /// Why.
@@ -201,6 +235,8 @@ pub struct PlanEntry {
 pub struct VerdictView {
     /// `proceed` or `roll_back`.
     pub verdict: String,
+    /// The mode in force.
+    pub mode: String,
 }
 
 /// A service in the list.
@@ -232,6 +268,19 @@ pub struct Proxy {
     pub out_of_touch: bool,
     /// Requests open now.
     pub in_flight: u64,
+    /// Its VMs.
+    pub reporters: Vec<Reporter>,
+}
+
+/// One VM of a proxy.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Reporter {
+    /// Its id.
+    pub id: String,
+    /// The last sequence that it gave out, by its proxy's last status.
+    pub seq: u64,
+    /// The last sequence in the store.
+    pub stored_seq: u64,
 }
 
 /// What was learned of one event type.

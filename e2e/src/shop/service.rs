@@ -24,7 +24,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::outward::{Outward, forwarded};
-use super::{Arrival, Forward, Ledger, Order, Role};
+use super::{Arrival, Forward, Ledger, Order, Role, job};
 use crate::clock;
 
 /// Bytes of an order; the shop's own are below 1 KiB.
@@ -68,7 +68,9 @@ struct Service {
 pub async fn serve(role: Role, listen: SocketAddr, sidecar: SocketAddr) -> Result<()> {
     // reqwest wants a provider chosen even where all is plain HTTP; a second choice is no harm.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = reqwest::Client::builder().no_proxy().build()?;
+    // By its name its callees' ledgers know who called.
+    let client = reqwest::Client::builder().user_agent(role.name());
+    let client = client.no_proxy().build()?;
     let service = Service {
         role,
         outward: Outward { sidecar, client },
@@ -131,10 +133,28 @@ impl Service {
             .note(&order.number, now, method, uri.path(), headers);
     }
 
-    /// This service's part of the order.
+    /// This service's part of the order, unless the order says what it answers.
     async fn work(&self, order: &Order, path: &str, came_with: &HeaderMap) -> Response {
+        let first = order.first_answers.get(&self.role);
+        let told = first.and_then(|&status| StatusCode::from_u16(status).ok());
+        if let Some(status) = told.filter(|_| self.ledger.arrivals(&order.number).len() == 1) {
+            return status.into_response();
+        }
+        let mut response = self.part(order, path, came_with).await;
+        if order.hold_answer.contains(&self.role) {
+            self.ledger.released(&order.number).await;
+        }
+        let told = order.answers.get(&self.role);
+        if let Some(status) = told.and_then(|&status| StatusCode::from_u16(status).ok()) {
+            *response.status_mut() = status;
+        }
+        response
+    }
+
+    async fn part(&self, order: &Order, path: &str, came_with: &HeaderMap) -> Response {
         match self.role {
             Role::Web => self.hand_on(order, came_with, Role::Backend, path).await,
+            Role::Backend if order.as_job => self.begin(order, came_with).await,
             Role::Backend => self.run(order, came_with).await,
             Role::DbApi => {
                 let row = format!("/rows{path}");
@@ -145,11 +165,32 @@ impl Service {
                 answer(came_with, &[])
             }
             Role::Payment if order.declined => StatusCode::PAYMENT_REQUIRED.into_response(),
-            Role::Payment => StatusCode::CREATED.into_response(),
+            Role::Payment | Role::Mail | Role::Mailer => StatusCode::CREATED.into_response(),
         }
     }
 
-    /// The backend's part: reserve, charge, then confirm, or note that it failed.
+    /// The backend's part as a job: reserve, say that the order is running, and go on with it.
+    async fn begin(&self, order: &Order, came_with: &HeaderMap) -> Response {
+        let (host, path) = (Role::DbApi.host(), "/reservations");
+        let reserved = self.outward.pass_on(&host, path, order, came_with).await;
+        let mut response = answer(came_with, &[reserved]);
+        if took_effect(reserved) {
+            for (name, value) in [
+                (headers::EVENT_STATUS, "running"),
+                (headers::EVENT_PROGRESS, "1/4"),
+            ] {
+                let value = HeaderValue::from_static(value);
+                response.headers_mut().insert(name, value);
+            }
+            let (service, order, came_with) = (self.clone(), order.clone(), came_with.clone());
+            tokio::spawn(async move {
+                job::go_on(&service.outward, &service.ledger, &order, &came_with).await;
+            });
+        }
+        response
+    }
+
+    /// The backend's part: reserve, charge, then confirm, or note that it failed (or cancel the reservation).
     async fn run(&self, order: &Order, came_with: &HeaderMap) -> Response {
         let pass_on = |callee: Role, path| {
             let host = callee.host();
@@ -161,10 +202,10 @@ impl Service {
         }
         let paid = pass_on(Role::Payment, "/charges").await;
         self.hold(order).await;
-        let last = if took_effect(paid) {
-            "/confirmations"
-        } else {
-            "/notes"
+        let last = match took_effect(paid) {
+            true => "/confirmations",
+            false if order.compensates => "/cancellations",
+            false => "/notes",
         };
         took.extend([paid, pass_on(Role::DbApi, last).await]);
         let mut response = answer(came_with, &took);
@@ -201,7 +242,9 @@ impl Service {
             Role::Web => Role::Backend,
             Role::Backend => Role::DbApi,
             Role::DbApi => Role::Db,
-            Role::Db | Role::Payment => return StatusCode::OK.into_response(),
+            Role::Db | Role::Payment | Role::Mailer | Role::Mail => {
+                return StatusCode::OK.into_response();
+            }
         };
         let path = format!("/orders/{}", order.number);
         let headers = forwarded(&Forward::ALL, came_with);

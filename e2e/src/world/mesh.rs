@@ -69,7 +69,8 @@ impl<'a> Mesh<'a> {
     /// Every sidecar.
     pub(super) fn sidecars(&self, authority: &Authority, wasm: &Path) -> Result<Vec<Sidecar>> {
         let mut sidecars = Vec::new();
-        for role in Role::MESH {
+        let mailer = self.plan.mailer.then_some(Role::Mailer);
+        for role in Role::MESH.into_iter().chain(mailer) {
             let config = self.plan.filters.get(&role).unwrap_or(&self.plan.filter);
             let identity = authority.issue(shop::NAMESPACE, role.name())?;
             let workload = (shop::NAMESPACE, role.name(), shop::PORT);
@@ -142,14 +143,14 @@ impl<'a> Mesh<'a> {
     fn shop(&self) -> Vec<Upstream> {
         let upstream = |role: Role| {
             let place = self.places[&role];
-            match role {
-                Role::Payment => Upstream {
-                    host: shop::PAYMENT_HOST.into(),
+            match role.outside_host() {
+                Some(host) => Upstream {
+                    host: host.into(),
                     port: 80,
                     endpoint: place.app,
                     spiffe: None,
                 },
-                _ => Upstream {
+                None => Upstream {
                     host: format!("{}.{}.svc.cluster.local", role.name(), shop::NAMESPACE),
                     port: shop::PORT,
                     endpoint: place.inbound,

@@ -4,10 +4,10 @@ use anyhow::{Context, Result};
 use kaeru_e2e::api::Event;
 use kaeru_e2e::customer::{Customer, event_of};
 use kaeru_e2e::shop::{Arrival, Asked, Order, Role, Told};
-use kaeru_e2e::world::KAERU_HOST;
+use kaeru_e2e::world::{KAERU_HOST, KAERU_PORT};
 use reqwest::Method;
 
-use crate::stage::{doomed, known, play, post, shop};
+use crate::stage::{doomed, known, play, post, says, shop};
 
 #[test]
 fn off_passes_and_says_nothing() -> Result<()> {
@@ -200,14 +200,7 @@ fn a_status_call_without_a_body_is_a_word_from_the_sidecar() -> Result<()> {
         let world = shop().await?;
         let id = uuid::Uuid::new_v4().to_string();
         assert_eq!(post(world, Role::Backend, &id).await?.status, 201);
-        let status = Asked {
-            method: "POST".into(),
-            host: format!("{KAERU_HOST}:7170"),
-            path: format!("/v1/events/{id}/status?status=failed"),
-            ..Asked::default()
-        };
-        let told = world.call_from(Role::Backend, &status).await?;
-        assert_eq!((told.status, told.body.as_str()), (202, ""), "{told:?}");
+        says(world, Role::Backend, &id, "failed").await?;
         let decision = world.api()?.decision_of(&id).await?;
         assert_eq!(decision.reason.rule, "word");
         assert_eq!(decision.reason.peer, Some(Role::Backend.peer()));
@@ -215,8 +208,9 @@ fn a_status_call_without_a_body_is_a_word_from_the_sidecar() -> Result<()> {
 
         let verdict = Asked {
             method: "GET".into(),
+            host: format!("{KAERU_HOST}:{KAERU_PORT}"),
             path: format!("/v1/events/{id}/verdict"),
-            ..status
+            ..Asked::default()
         };
         let told: Told = world.call_from(Role::Backend, &verdict).await?;
         let in_sidecar: serde_json::Value = serde_json::from_str(&told.body)?;

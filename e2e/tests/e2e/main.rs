@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `goes_through.rs` | an order without any header becomes one whole trace, and its flow is learned |
 //! | `declined.rs` | a failure is decided, and every later unsafe request of its event is refused |
+//! | `compensates.rs` | what the application undoes itself passes and is not undone twice; what `shadow` lists |
 //! | `propagation.rs` | whichever trace context services forward, the event is found; where none, it is seen |
 //! | `outage.rs` | without an aggregator the mesh works, remembers, and catches up |
 //! | `modes.rs` | `off`, `shadow`, `enforce`; gRPC; undo calls; what comes from outside |
@@ -13,6 +14,7 @@
 //! | `explained.rs` | decisions name reports, rule and policy line; what was not rolled back says why not |
 //! | `idle.rs` | a proxy states its status, idle or not, once and not per worker |
 
+mod compensates;
 mod declined;
 mod explained;
 mod goes_through;

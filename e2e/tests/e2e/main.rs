@@ -10,6 +10,7 @@
 //! | `outage.rs` | without an aggregator the mesh works, remembers, and catches up |
 //! | `modes.rs` | `off`, `shadow`, `enforce`; gRPC; undo calls; what comes from outside |
 //! | `operator.rs` | a person demands a rollback, and takes it back |
+//! | `spared.rs` | what fails and dooms nothing: retries, a client that goes away, a request turned down |
 //! | `pair.rs` | two aggregators on one database are one |
 //! | `explained.rs` | decisions name reports, rule and policy line; what was not rolled back says why not |
 //! | `idle.rs` | a proxy states its status, idle or not, once and not per worker |
@@ -24,4 +25,5 @@ mod operator;
 mod outage;
 mod pair;
 mod propagation;
+mod spared;
 mod stage;

@@ -11,6 +11,7 @@
 //! | `modes.rs` | `off`, `shadow`, `enforce`; gRPC; undo calls; what comes from outside |
 //! | `operator.rs` | a person demands a rollback, and takes it back |
 //! | `spared.rs` | what fails and dooms nothing: retries, a client that goes away, a request turned down |
+//! | `jobs.rs` | long jobs: heartbeats, words, the verdict asked for; and pods that die |
 //! | `pair.rs` | two aggregators on one database are one |
 //! | `explained.rs` | decisions name reports, rule and policy line; what was not rolled back says why not |
 //! | `idle.rs` | a proxy states its status, idle or not, once and not per worker |
@@ -20,6 +21,7 @@ mod declined;
 mod explained;
 mod goes_through;
 mod idle;
+mod jobs;
 mod modes;
 mod operator;
 mod outage;

@@ -1,5 +1,6 @@
 //! Scenario 4: the aggregator is killed, answers 500, hangs, and comes back. Requests pass with no added wait, what was
-//! decided still holds, and what happened meanwhile arrives later.
+//! decided still holds, and what happened meanwhile arrives later. And its database is away for longer than any job may
+//! be silent: no job is doomed for it.
 
 use std::time::Duration;
 
@@ -9,10 +10,10 @@ use kaeru_e2e::api::Event;
 use kaeru_e2e::customer::event_of;
 use kaeru_e2e::shop::{Asked, Order, Role};
 use kaeru_e2e::wait::{self, Seen};
-use kaeru_e2e::world::{KAERU_HOST, World};
+use kaeru_e2e::world::{KAERU_HOST, Plan, World};
 use tokio::time::Instant;
 
-use crate::stage::{doomed, filters_are_well, known, plan, play_alone, post};
+use crate::stage::{doomed, ends, filters_are_well, known, plan, play, play_alone, post, sent};
 
 const ORDERS: usize = 20;
 
@@ -74,6 +75,79 @@ fn the_mesh_works_without_an_aggregator_and_catches_up() -> Result<()> {
             .await?
             .context("the doomed event")?;
         assert!(decided.decision.is_some(), "the decision outlived the kill");
+        filters_are_well(&world).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn no_job_is_doomed_while_the_database_is_away() -> Result<()> {
+    play(async {
+        let jobs = plan("database");
+        let mut world = World::start(Plan {
+            postgres: true,
+            ..jobs
+        })
+        .await?;
+        let api = world.api()?;
+        let job = |talks| Order {
+            as_job: true,
+            talks,
+            ..Order::default()
+        };
+        let open = || Order {
+            hold: vec![Role::Backend],
+            ..Order::default()
+        };
+        // By word or by open request; the second of each is not spared for long: it may be silent for seven seconds, or
+        // three. That is more than the sidecars wait before they try again when it is over.
+        let kinds = [
+            ("order.job", job(false)),
+            ("order.patient", job(true)),
+            ("order.open", open()),
+            ("order.watched", open()),
+        ];
+        let mut running = Vec::new();
+        for (event_type, order) in &kinds {
+            let (id, _) = sent(&world, event_type, order)?;
+            let runs = |event: &Event| {
+                let backend = event.step(&Role::Backend.peer());
+                backend.is_some_and(|backend| backend.outcome == "running")
+            };
+            api.event_when(&id, "running", runs).await?;
+            running.push(id);
+        }
+
+        world.postgres()?.stop_at_once()?;
+        let missed = "kaeru_beats_missed_total";
+        // One a second.
+        wait::until("a long time without a database", || async {
+            let beats = api.metric(missed).await?;
+            Ok(Seen::when(beats >= 10, beats))
+        })
+        .await?;
+        world.postgres()?.start_again().await?;
+
+        // It decides again: about an order that fails now, and waits as long as silence does.
+        let failed = Order {
+            answers: [(Role::Web, 500)].into(),
+            ..Order::default()
+        };
+        let (failed, _) = sent(&world, "order.placed", &failed)?;
+        wait::within(Duration::from_mins(2), "a decision", || async {
+            let event = api.event(&failed).await?;
+            let decided = event.as_ref().is_some_and(|event| event.decision.is_some());
+            Ok(Seen::when(decided, event))
+        })
+        .await?;
+        for (id, (_, order)) in running.iter().zip(&kinds) {
+            let event = api.event(id).await?.context("it is kept")?;
+            assert!(event.decision.is_none(), "{event:#?}");
+            world.release(Role::Backend, &order.number).await?;
+        }
+        for id in &running {
+            ends(&world, id, "succeeded").await?;
+        }
         filters_are_well(&world).await?;
         Ok(())
     })

@@ -12,6 +12,7 @@
 //! | `operator.rs` | a person demands a rollback, and takes it back |
 //! | `spared.rs` | what fails and dooms nothing: retries, a client that goes away, a request turned down |
 //! | `jobs.rs` | long jobs: heartbeats, words, the verdict asked for; and pods that die |
+//! | `late.rs` | what ends after the decision joins the plan or is cleared, and is told |
 //! | `pair.rs` | two aggregators on one database are one |
 //! | `explained.rs` | decisions name reports, rule and policy line; what was not rolled back says why not |
 //! | `idle.rs` | a proxy states its status, idle or not, once and not per worker |
@@ -22,6 +23,7 @@ mod explained;
 mod goes_through;
 mod idle;
 mod jobs;
+mod late;
 mod modes;
 mod operator;
 mod outage;

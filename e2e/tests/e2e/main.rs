@@ -13,11 +13,13 @@
 //! | `spared.rs` | what fails and dooms nothing: retries, a client that goes away, a request turned down |
 //! | `jobs.rs` | long jobs: heartbeats, words, the verdict asked for; and pods that die |
 //! | `late.rs` | what ends after the decision joins the plan or is cleared, and is told |
+//! | `crowds.rs` | a thousand orders under one id; a type that fails as a whole |
 //! | `pair.rs` | two aggregators on one database are one |
 //! | `explained.rs` | decisions name reports, rule and policy line; what was not rolled back says why not |
 //! | `idle.rs` | a proxy states its status, idle or not, once and not per worker |
 
 mod compensates;
+mod crowds;
 mod declined;
 mod explained;
 mod goes_through;

@@ -9,7 +9,7 @@
 //! | `propagation.rs` | whichever trace context services forward, the event is found; where none, it is seen |
 //! | `outage.rs` | without an aggregator the mesh works, remembers, and catches up |
 //! | `modes.rs` | `off`, `shadow`, `enforce`; gRPC; undo calls; what comes from outside |
-//! | `operator.rs` | a person demands a rollback, and takes it back |
+//! | `operator.rs` | a person demands a rollback, and takes it back; a decision that the entry contradicts |
 //! | `spared.rs` | what fails and dooms nothing: retries, a client that goes away, a request turned down |
 //! | `jobs.rs` | long jobs: heartbeats, words, the verdict asked for; and pods that die |
 //! | `late.rs` | what ends after the decision joins the plan or is cleared, and is told |

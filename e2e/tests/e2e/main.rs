@@ -14,6 +14,7 @@
 //! | `jobs.rs` | long jobs: heartbeats, words, the verdict asked for; and pods that die |
 //! | `late.rs` | what ends after the decision joins the plan or is cleared, and is told |
 //! | `crowds.rs` | a thousand orders under one id; a type that fails as a whole |
+//! | `policy.rs` | the policy changes while events run |
 //! | `queue.rs` | a consumer's branch rolls nothing back, unless the policy requires it |
 //! | `pair.rs` | two aggregators on one database are one |
 //! | `explained.rs` | decisions name reports, rule and policy line; what was not rolled back says why not |
@@ -31,6 +32,7 @@ mod modes;
 mod operator;
 mod outage;
 mod pair;
+mod policy;
 mod propagation;
 mod queue;
 mod spared;

@@ -78,7 +78,7 @@ impl Policies {
         self.known().in_force.clone()
     }
 
-    /// What is in force by the store. A version that this Kaeru cannot read leaves the last one in force.
+    /// What is in force by the store: the newest version that this Kaeru can read.
     pub(crate) async fn current(
         &self,
         connection: &mut PgConnection,
@@ -90,24 +90,7 @@ impl Policies {
             (known.in_force.policy.clone(), known.looked_at)
         };
         if newest != looked_at {
-            match policies::newest(&mut *connection).await? {
-                None => policy = Arc::default(),
-                Some((version, yaml)) => match policy_file::parse(&yaml) {
-                    Ok(read) => {
-                        policy = Arc::new(Policy {
-                            version: version.cast_unsigned(),
-                            ..read
-                        });
-                    }
-                    Err(complaints) => {
-                        metrics.policies_refused.inc();
-                        tracing::error!(
-                            version,
-                            "the newest policy cannot be read here: {complaints}"
-                        );
-                    }
-                },
-            }
+            policy = newest_readable(&mut *connection, newest, metrics).await?;
         }
         let tripped = breakers::open_types(connection, policy.version.cast_signed()).await?;
         metrics.policy_version.set(policy.version.cast_signed());
@@ -126,6 +109,30 @@ impl Policies {
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The newest version up to this one that can be read here; the built-in policy where there is none. Another one than
+/// the newest only while aggregators of different releases share a store.
+async fn newest_readable(
+    connection: &mut PgConnection,
+    newest: i64,
+    metrics: &Metrics,
+) -> Result<Arc<Policy>> {
+    let mut up_to = newest;
+    while let Some((version, yaml)) = policies::up_to(&mut *connection, up_to).await? {
+        match policy_file::parse(&yaml) {
+            Ok(read) => {
+                let version = version.cast_unsigned();
+                return Ok(Arc::new(Policy { version, ..read }));
+            }
+            Err(complaints) => {
+                metrics.policies_refused.inc();
+                tracing::error!(version, "this policy cannot be read here: {complaints}");
+            }
+        }
+        up_to = version - 1;
+    }
+    Ok(Arc::default())
 }
 
 /// The policy file of this aggregator, as it was last read.

@@ -1,7 +1,9 @@
 //! Many aggregators, one policy.
 
+use kaeru_protocol::Mode;
 use sqlx::{Postgres, Transaction};
 
+use super::Policies;
 use crate::app::Parts;
 use crate::clock::{self, timestamp};
 use crate::store::{Error, Result, Store, policies};
@@ -64,4 +66,20 @@ async fn no_decision_by_an_old_policy_is_committed_after_one_by_a_newer() {
         .await
         .unwrap();
     assert_eq!(by, [("e-1".to_owned(), 1), ("e-2".to_owned(), 2)]);
+}
+
+#[tokio::test]
+async fn who_starts_reads_the_newest_policy_that_it_can() {
+    let app = testing::app().await;
+    for yaml in ["mode: off\n", "mode: enforce\n", "mode: loudly\n"] {
+        put(&app.parts(), yaml).await.unwrap();
+    }
+    let mut connection = app.store.pool().acquire().await.unwrap();
+    let in_force = Policies::default();
+    let in_force = in_force.current(&mut connection, &app.metrics).await;
+    let in_force = in_force.unwrap();
+    assert_eq!(
+        (in_force.version(), in_force.mode(None, None)),
+        (2, Mode::Enforce)
+    );
 }

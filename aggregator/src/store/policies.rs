@@ -26,13 +26,17 @@ pub(crate) async fn newest_version(connection: &mut PgConnection) -> Result<i64>
     )
 }
 
-/// The newest version with its text.
-pub(crate) async fn newest(connection: &mut PgConnection) -> Result<Option<(i64, String)>> {
-    Ok(
-        sqlx::query_as("SELECT version, yaml FROM policies ORDER BY version DESC LIMIT 1")
-            .fetch_optional(connection)
-            .await?,
+/// The newest version up to this one, with its text.
+pub(crate) async fn up_to(
+    connection: &mut PgConnection,
+    version: i64,
+) -> Result<Option<(i64, String)>> {
+    Ok(sqlx::query_as(
+        "SELECT version, yaml FROM policies WHERE version <= $1 ORDER BY version DESC LIMIT 1",
     )
+    .bind(version)
+    .fetch_optional(connection)
+    .await?)
 }
 
 /// Makes this text the newest version, unless it is; says its number. Waits for those who decide, and they for the

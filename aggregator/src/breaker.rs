@@ -34,8 +34,9 @@ pub(crate) enum Closed {
     Unknown,
 }
 
-/// Trips the breakers of event types of which more than the policy's share was doomed in the last minute.
-pub(crate) async fn check(parts: &Parts, now: DateTime<Utc>) -> Result<()> {
+/// Trips the breakers of event types of which more than the policy's share was doomed in the last minute; what is in
+/// force then.
+pub(crate) async fn check(parts: &Parts, now: DateTime<Utc>) -> Result<Arc<InForce>> {
     let mut connection = parts.store.pool().acquire().await?;
     let in_force = parts
         .policies
@@ -74,13 +75,11 @@ pub(crate) async fn check(parts: &Parts, now: DateTime<Utc>) -> Result<()> {
             );
         }
     }
-    if is_changed {
-        parts
-            .policies
-            .current(&mut connection, &parts.metrics)
-            .await?;
+    if !is_changed {
+        return Ok(in_force);
     }
-    Ok(())
+    let policies = &parts.policies;
+    policies.current(&mut connection, &parts.metrics).await
 }
 
 /// Closes the breaker of a type for an operator. Verdicts are told again with their mode at the next beat.

@@ -73,8 +73,7 @@ impl Tick {
                 .look(file, &parts.store, &parts.metrics, now)
                 .await?;
         }
-        breaker::check(parts, now).await?;
-        let in_force = parts.policies.last_known();
+        let in_force = breaker::check(parts, now).await?;
         if self
             .told_modes
             .as_ref()

@@ -6,6 +6,7 @@ use sqlx::{Postgres, Transaction};
 use super::Policies;
 use crate::app::Parts;
 use crate::clock::{self, timestamp};
+use crate::store::breakers::{self, Suspect};
 use crate::store::{Error, Result, Store, policies};
 use crate::testing::{self, Side, failed, number};
 
@@ -46,8 +47,18 @@ async fn no_decision_by_an_old_policy_is_committed_after_one_by_a_newer() {
         }
     };
 
-    // While one decides by the first version there is no second.
+    // While one decides by the first version there is no second, and no breaker trips.
     let deciding = decide(&old, "e-1").await;
+    let mut tripping = new.store.begin().await.unwrap();
+    let now = timestamp(clock::now_ms());
+    let suspect = Suspect {
+        r#type: "order.placed".into(),
+        doomed: 20,
+        counted_since: now,
+    };
+    let refused = breakers::trip(&mut tripping, &suspect, 1, now).await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+    drop(tripping);
     let refused = put(&new, "mode: shadow\n").await;
     assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
 

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};
 
-use super::Result;
+use super::{Result, policies};
 
 /// A breaker that tripped.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -136,7 +136,7 @@ pub(crate) async fn trip(
     policy_version: i64,
     now: DateTime<Utc>,
 ) -> Result<bool> {
-    one_at_a_time(&mut *connection).await?;
+    policies::change(&mut *connection).await?;
     let outcome = sqlx::query(
         "INSERT INTO breakers (type, policy_version, tripped_at, doomed)
          SELECT $1, $2, $3, $4
@@ -162,7 +162,7 @@ pub(crate) async fn close(
     reason: &str,
     now: DateTime<Utc>,
 ) -> Result<Option<Breaker>> {
-    one_at_a_time(&mut *connection).await?;
+    policies::change(&mut *connection).await?;
     Ok(sqlx::query_as(
         "UPDATE breakers SET closed_at = $3, closed_by = $4, closed_for = $5
          WHERE type = $1 AND policy_version = $2 AND closed_at IS NULL
@@ -190,13 +190,5 @@ pub(crate) async fn forget(
     .bind(policy_version)
     .execute(connection)
     .await?;
-    Ok(())
-}
-
-/// Until the commit nobody else opens or closes one: what is opened has seen every closing.
-async fn one_at_a_time(connection: &mut PgConnection) -> Result<()> {
-    sqlx::query("LOCK TABLE breakers IN SHARE ROW EXCLUSIVE MODE")
-        .execute(connection)
-        .await?;
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! Policies in versions; the newest is in force everywhere.
 //!
-//! No decision by an old version is committed after one by a newer: whoever decides holds a shared lock from before he
-//! reads the version to his commit, and a new version is stored under the whole of it, when nobody decides. It is no
-//! lock of the table, for a backup holds that for as long as it takes.
+//! What is in force (the version, and the breakers that are open under it) changes only while nobody decides, so that
+//! no decision by what was is committed after one by what is: whoever decides holds a shared lock from before he reads
+//! it to his commit, and it is changed under the whole of it. It is no lock of the table, for a backup holds that for
+//! as long as it takes.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -12,7 +13,8 @@ use super::Result;
 /// The lock's number: "policy" in ASCII.
 const LOCK: i64 = 0x706f_6c69_6379;
 
-/// The newest version's number; 0 is the built-in policy. It stays the newest while the caller's transaction lasts.
+/// The newest version's number; 0 is the built-in policy. It, and the breakers, stay as they
+/// are while the caller's transaction lasts.
 pub(crate) async fn newest_version(connection: &mut PgConnection) -> Result<i64> {
     // A statement of its own: the next one sees what was committed while this one waited.
     sqlx::query("SELECT pg_advisory_xact_lock_shared($1)")
@@ -39,21 +41,26 @@ pub(crate) async fn up_to(
     .await?)
 }
 
-/// Makes this text the newest version, unless it is; says its number. Waits for those who decide, and they for the
-/// commit; after a second it gives up, so that one who hangs holds up the others no longer.
+/// From here to the commit nobody decides, and nobody else changes what is in force. Waits for those who decide; after
+/// a second it gives up, so that one who hangs holds up the others no longer.
+pub(crate) async fn change(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query("SET LOCAL lock_timeout = '1s'")
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(LOCK)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Makes this text the newest version, unless it is; says its number.
 pub(crate) async fn put(
     connection: &mut PgConnection,
     yaml: &str,
     now: DateTime<Utc>,
 ) -> Result<Option<i64>> {
-    sqlx::query("SET LOCAL lock_timeout = '1s'")
-        .execute(&mut *connection)
-        .await?;
-    // One at a time, too: aggregators with the same file make one version of it.
-    sqlx::query("SELECT pg_advisory_xact_lock($1)")
-        .bind(LOCK)
-        .execute(&mut *connection)
-        .await?;
+    change(&mut *connection).await?;
     Ok(sqlx::query_scalar(
         "INSERT INTO policies (yaml, at) SELECT $1, $2
          WHERE $1 IS DISTINCT FROM (SELECT yaml FROM policies ORDER BY version DESC LIMIT 1)

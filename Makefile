@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build wasm demo test lint clean
+.PHONY: help setup build wasm wasm-crash demo test lint clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := $(TARGET)/wasm32-wasip1/wasm/kaeru_filter.wasm
@@ -13,7 +13,7 @@ WASM := $(TARGET)/wasm32-wasip1/wasm/kaeru_filter.wasm
 WASM_BYTES_MAX := 300000
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what is missing (Rust's wasm target, Postgres, Envoy); safe to repeat
 	@scripts/setup
@@ -25,10 +25,13 @@ wasm: setup ## build the filter, say its size
 	cargo build --locked --package kaeru-filter --target wasm32-wasip1 --profile wasm
 	@scripts/wasm-size "$(WASM)" "$(WASM_BYTES_MAX)"
 
+wasm-crash: setup ## build the filter that dies when it is asked to, for tests
+	cargo build --locked --package kaeru-filter --target wasm32-wasip1 --profile wasm --features crash --target-dir "$(TARGET)/crash"
+
 demo: build ## show it: a small shop, real proxies, one failed order (ONCE=1: check the story and end)
 	@exec "$(TARGET)/debug/demo" $(if $(filter-out 0,$(ONCE)),--once)
 
-test: setup wasm ## run every test
+test: setup wasm wasm-crash ## run every test
 	cargo build --locked --workspace --all-targets
 	cargo test --locked --workspace
 

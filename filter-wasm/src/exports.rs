@@ -66,6 +66,8 @@ extern "C" fn proxy_on_http_call_response(
 
 #[unsafe(no_mangle)]
 extern "C" fn proxy_on_request_headers(stream: u32, _headers: usize, end: bool) -> u32 {
+    #[cfg(feature = "crash")]
+    crate::crash::where_asked(&Envoy::default());
     match ask(|vm| vm.request_headers(stream, end)) {
         Next::Continue => 0,
         Next::Answered => 1,

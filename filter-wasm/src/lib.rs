@@ -12,6 +12,8 @@ pub mod answer;
 pub mod backoff;
 pub mod batch;
 pub mod config;
+#[cfg(all(feature = "crash", target_arch = "wasm32"))]
+mod crash;
 #[cfg(target_arch = "wasm32")]
 mod exports;
 pub mod fingerprint;

@@ -20,6 +20,7 @@ pub struct Parts {
     /// Where worlds keep configurations, logs and data; `KAERU_E2E_DIR`, else `kaeru-e2e` in the temporary folder
     /// (which, unlike a home, the database's user may enter).
     pub folder: PathBuf,
+    target: PathBuf,
 }
 
 impl Parts {
@@ -41,8 +42,20 @@ impl Parts {
             kaeru: part("KAERU_BIN", built.join("kaeru"), "make build")?,
             wasm: part("KAERU_WASM", wasm, "make wasm")?,
             shop: part("KAERU_SHOP", built.join("shop"), "make build")?,
+            target: target.into(),
             folder: folder.unwrap_or_else(|| std::env::temp_dir().join("kaeru-e2e")),
         })
+    }
+}
+
+impl Parts {
+    /// The filter that dies when a request asks it to, for the scenarios of dead VMs; `KAERU_WASM_CRASH`, else
+    /// `crash/wasm32-wasip1/wasm/kaeru_filter.wasm` in the target folder.
+    pub fn wasm_that_can_crash(&self) -> Result<PathBuf> {
+        let wasm = self
+            .target
+            .join("crash/wasm32-wasip1/wasm/kaeru_filter.wasm");
+        part("KAERU_WASM_CRASH", wasm, "make wasm-crash")
     }
 }
 

@@ -1,18 +1,33 @@
 //! Who sends requests to the shop: anyone from outside over plain HTTP, or a peer of the mesh with a certificate.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
-use std::net::SocketAddr;
+use std::iter;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use reqwest::{Client, Identity, Method};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::{Client, ClientBuilder, Identity, Method};
 
 use crate::certs;
 use crate::shop::{Order, Told};
 
 /// Longer than any order takes, shorter than a person waits.
 const TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Every name is this machine: public ones lead to the gateway of a world.
+#[derive(Debug)]
+struct Here;
+
+impl Resolve for Here {
+    fn resolve(&self, _name: Name) -> Resolving {
+        let here: Addrs = Box::new(iter::once((Ipv4Addr::LOCALHOST, 0).into()));
+        Box::pin(std::future::ready(Ok(here)))
+    }
+}
 
 /// A sender of requests.
 #[derive(Debug, Clone)]
@@ -24,16 +39,15 @@ pub struct Customer {
 impl Customer {
     /// Anyone, from outside the mesh.
     pub fn outside() -> Result<Self> {
-        let http = Client::builder().no_proxy().timeout(TIMEOUT).build()?;
+        let http = client().build()?;
         let scheme = "http";
         Ok(Self { http, scheme })
     }
 
     /// Anyone who speaks gRPC's HTTP/2 at once.
     pub fn outside_grpc() -> Result<Self> {
-        let http = Client::builder().no_proxy().timeout(TIMEOUT);
         Ok(Self {
-            http: http.http2_prior_knowledge().build()?,
+            http: client().http2_prior_knowledge().build()?,
             scheme: "http",
         })
     }
@@ -43,19 +57,18 @@ impl Customer {
     pub fn peer(identity: &certs::Identity) -> Result<Self> {
         let mut pem = fs::read(&identity.certificate)?;
         pem.extend(fs::read(&identity.key)?);
-        let http = Client::builder().no_proxy().timeout(TIMEOUT);
-        let http = http.identity(Identity::from_pem(&pem)?);
+        let http = client().identity(Identity::from_pem(&pem)?);
         Ok(Self {
             http: http.tls_danger_accept_invalid_certs(true).build()?,
             scheme: "https",
         })
     }
 
-    /// Sends one request to a sidecar's inbound listener.
+    /// Sends one request to a sidecar's inbound listener, or to a public name and the gateway's port.
     pub async fn send(
         &self,
         method: Method,
-        to: SocketAddr,
+        to: impl Display,
         path: &str,
         headers: &[(&str, &str)],
         body: Option<String>,
@@ -84,6 +97,13 @@ impl Customer {
         self.send(Method::POST, to, "/orders", headers, Some(body))
             .await
     }
+}
+
+fn client() -> ClientBuilder {
+    Client::builder()
+        .no_proxy()
+        .timeout(TIMEOUT)
+        .dns_resolver(Arc::new(Here))
 }
 
 /// The event that a service was told its request belongs to.

@@ -1,11 +1,15 @@
 //! One sidecar: an Envoy with the bootstrap that Istio's pilot and agent would give it, as one static file.
 //!
+//! The same for an ingress gateway, which has one listener of its own kind.
+//!
 //! What differs from a real sidecar: traffic is led to its listeners by address instead of iptables, endpoints stand in
 //! the file instead of coming by EDS, and Istio's own filters (statistics, ALPN, peer metadata) are left out, since the
 //! standard Envoy binary does not have them.
 
+mod clock;
 mod cluster;
 mod filter;
+mod gateway;
 mod listener;
 
 use std::fs;
@@ -18,6 +22,9 @@ use serde_json::{Value, json};
 use crate::certs::Identity;
 use crate::process::{Ending, Process, Program};
 use crate::wait::{self, Seen};
+
+pub use clock::ClockShift;
+pub use gateway::public_host;
 
 /// Istio's default retry policy of outbound routes (1.30).
 pub const ISTIO_RETRY_ON: &str =
@@ -48,6 +55,12 @@ pub struct Sidecar {
     pub filter: Option<Filter>,
     /// What outbound routes retry on, and the statuses for `retriable-status-codes`.
     pub retry_on: (String, Vec<u16>),
+    /// It is the way into the mesh: `inbound` takes what comes from outside, and no service stands behind it.
+    pub gateway: bool,
+    /// How many workers it has.
+    pub workers: u16,
+    /// How far its clock is ahead of this machine's, s, and by what means.
+    pub clock: Option<(i64, ClockShift)>,
 }
 
 /// A service that a sidecar can reach.
@@ -85,16 +98,22 @@ impl Sidecar {
     /// The node id, as the agent composes it.
     pub fn node_id(&self) -> String {
         let (ns, name) = (&self.namespace, &self.workload);
-        format!("sidecar~10.0.0.7~{name}-abc.{ns}~{ns}.svc.cluster.local")
+        let kind = if self.gateway { "router" } else { "sidecar" };
+        format!("{kind}~10.0.0.7~{name}-abc.{ns}~{ns}.svc.cluster.local")
     }
 
     /// Envoy's bootstrap.
     pub fn bootstrap(&self) -> Value {
         let (ns, name) = (&self.namespace, &self.workload);
-        let clusters: Vec<Value> = (self.upstreams.iter())
+        let mut clusters: Vec<Value> = (self.upstreams.iter())
             .map(|upstream| cluster::outbound(upstream, &self.identity))
-            .chain([cluster::inbound(self.port, self.app)])
             .collect();
+        let listeners = if self.gateway {
+            vec![gateway::gateway(self)]
+        } else {
+            clusters.push(cluster::inbound(self.port, self.app));
+            vec![listener::inbound(self), listener::outbound(self)]
+        };
         json!({
             "node": {
                 "id": self.node_id(),
@@ -115,7 +134,7 @@ impl Sidecar {
             },
             "admin": { "address": address(self.admin) },
             "static_resources": {
-                "listeners": [listener::inbound(self), listener::outbound(self)],
+                "listeners": listeners,
                 "clusters": clusters,
             },
         })
@@ -126,21 +145,29 @@ impl Sidecar {
         let name = format!("{}-envoy", self.workload);
         let config = folder.join(format!("{name}.json"));
         fs::write(&config, serde_json::to_vec_pretty(&self.bootstrap())?)?;
-        let program = Program {
-            name,
-            binary: binary.into(),
-            args: [
+        let mut args = Vec::new();
+        if let Some((ahead_s, shift)) = &self.clock {
+            args.extend(shift.variables(*ahead_s));
+        }
+        args.push(binary.to_string_lossy().into_owned());
+        args.extend(
+            [
                 "--config-path",
                 &config.to_string_lossy(),
                 "--concurrency",
-                "2",
+                &self.workers.to_string(),
                 // No shared memory, so that Envoys of one machine need no base ids.
                 "--disable-hot-restart",
                 "--log-level",
                 "warning",
             ]
-            .map(str::to_owned)
-            .to_vec(),
+            .map(str::to_owned),
+        );
+        let program = Program {
+            name,
+            // `env` sets the variables, then becomes Envoy.
+            binary: "env".into(),
+            args,
             user: None,
             ending: Ending::Kill,
         };
@@ -193,6 +220,15 @@ impl Envoy {
     /// `kill -9`.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()
+    }
+
+    /// How far its clock is ahead of this machine's, s, as its own page is dated.
+    pub async fn clock_ahead_s(&self) -> Result<i64> {
+        let url = format!("http://{}/ready", self.sidecar.admin);
+        let answer = self.http.get(url).send().await?;
+        let date = answer.headers().get("date").context("a page has a date")?;
+        let date = chrono::DateTime::parse_from_rfc2822(date.to_str()?)?;
+        Ok(date.timestamp() - i64::try_from(crate::clock::now_ms() / 1_000)?)
     }
 
     /// The end of its log.

@@ -8,7 +8,7 @@
 mod job;
 mod ledger;
 mod order;
-mod outward;
+pub(crate) mod outward;
 mod service;
 
 pub use ledger::{Arrival, Ledger};

@@ -1,7 +1,7 @@
 //! A world: the whole shop in its mesh, with Kaeru. Made once from a [`Plan`], all of it ready when `start` returns,
 //! all of it gone when the world is dropped.
 
-mod folder;
+pub(crate) mod folder;
 mod mesh;
 
 use std::collections::BTreeMap;
@@ -238,7 +238,7 @@ impl World {
 }
 
 /// What the tasks return, or the first error.
-async fn all<T: 'static>(mut tasks: JoinSet<Result<T>>) -> Result<Vec<T>> {
+pub(crate) async fn all<T: 'static>(mut tasks: JoinSet<Result<T>>) -> Result<Vec<T>> {
     let mut done = Vec::new();
     while let Some(ended) = tasks.join_next().await {
         done.push(ended??);

@@ -23,7 +23,7 @@ pub struct Summary {
     /// The step that failed.
     pub failed: Option<String>,
     /// How many reports there are of it.
-    pub reports: u64,
+    pub reports: usize,
 }
 
 /// One event in full.
@@ -228,6 +228,8 @@ pub struct PlanEntry {
     pub by_hand: bool,
     /// Those that are undone before it.
     pub after: Vec<String>,
+    /// Those of its cycle, that are undone with it.
+    pub together: Vec<String>,
 }
 
 /// A verdict, as the API or a sidecar tells it.
@@ -248,6 +250,8 @@ pub struct ServiceSummary {
     pub proxies: u64,
     /// Outbound requests that matched no open event.
     pub possible_splits: u64,
+    /// Reports that were given out and never came.
+    pub lost: u64,
 }
 
 /// A service in full.

@@ -39,10 +39,7 @@ pub(super) fn inbound(sidecar: &Sidecar) -> Value {
         "name": "virtualInbound",
         "traffic_direction": "INBOUND",
         "address": address(sidecar.inbound),
-        "listener_filters": [{
-            "name": "envoy.filters.listener.tls_inspector",
-            "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" },
-        }],
+        "listener_filters": [tls_inspector()],
         "filter_chains": [tls, chain("virtualInbound", "raw_buffer")],
     })
 }
@@ -74,8 +71,15 @@ pub(super) fn outbound(sidecar: &Sidecar) -> Value {
 }
 
 fn reach(upstream: &Upstream, sidecar: &Sidecar) -> Value {
+    let name = format!("{}:{}", upstream.host, upstream.port);
+    let domains = domains(&upstream.host, &sidecar.namespace);
+    virtual_host(&name, &domains, &route(upstream, sidecar))
+}
+
+/// The route to a service, with Istio's retries.
+pub(super) fn route(upstream: &Upstream, sidecar: &Sidecar) -> Value {
     let (retry_on, statuses) = &sidecar.retry_on;
-    let route = json!({
+    json!({
         "name": "default",
         "match": { "prefix": "/" },
         "route": {
@@ -92,9 +96,7 @@ fn reach(upstream: &Upstream, sidecar: &Sidecar) -> Value {
                 "host_selection_retry_max_attempts": "5",
             },
         },
-    });
-    let name = format!("{}:{}", upstream.host, upstream.port);
-    virtual_host(&name, &domains(&upstream.host, &sidecar.namespace), &route)
+    })
 }
 
 /// The names by which a service of `namespace` may call a host: Kubernetes' short forms too.
@@ -109,7 +111,7 @@ fn domains(host: &str, namespace: &str) -> Vec<String> {
     domains
 }
 
-fn virtual_host(name: &str, domains: &[String], route: &Value) -> Value {
+pub(super) fn virtual_host(name: &str, domains: &[String], route: &Value) -> Value {
     json!({
         "name": name,
         "domains": domains,
@@ -118,7 +120,7 @@ fn virtual_host(name: &str, domains: &[String], route: &Value) -> Value {
     })
 }
 
-fn manager(sidecar: &Sidecar, stat_prefix: &str) -> Value {
+pub(super) fn manager(sidecar: &Sidecar, stat_prefix: &str) -> Value {
     json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": stat_prefix,
@@ -132,8 +134,16 @@ fn manager(sidecar: &Sidecar, stat_prefix: &str) -> Value {
     })
 }
 
-fn network_filter(manager: &Value) -> Value {
+pub(super) fn network_filter(manager: &Value) -> Value {
     json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager })
+}
+
+/// Tells TLS from plain text.
+pub(super) fn tls_inspector() -> Value {
+    json!({
+        "name": "envoy.filters.listener.tls_inspector",
+        "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" },
+    })
 }
 
 fn downstream_tls(sidecar: &Sidecar) -> Value {

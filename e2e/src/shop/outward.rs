@@ -13,11 +13,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The service's HTTP client.
 #[derive(Debug, Clone)]
-pub(super) struct Outward {
+pub(crate) struct Outward {
     /// The outbound listener of the service's own sidecar.
-    pub(super) sidecar: SocketAddr,
+    pub(crate) sidecar: SocketAddr,
     /// The connections to it.
-    pub(super) client: Client,
+    pub(crate) client: Client,
 }
 
 impl Outward {
@@ -50,7 +50,7 @@ impl Outward {
     }
 
     /// One call, as it is.
-    pub(super) async fn call(
+    pub(crate) async fn call(
         &self,
         method: Method,
         host: &str,
@@ -70,7 +70,7 @@ impl Outward {
 }
 
 /// The headers of `came_with` that a service forwards.
-pub(super) fn forwarded(forward: &[Forward], came_with: &HeaderMap) -> HeaderMap {
+pub(crate) fn forwarded(forward: &[Forward], came_with: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in came_with {
         let kind = match name.as_str() {

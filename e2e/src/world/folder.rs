@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 static SWEPT: Once = Once::new();
 
 /// A new folder `<parent>/<pid>-<name>`.
-pub(super) fn make(parent: &Path, name: &str) -> Result<PathBuf> {
+pub(crate) fn make(parent: &Path, name: &str) -> Result<PathBuf> {
     SWEPT.call_once(|| sweep(parent));
     let folder = parent.join(format!("{}-{name}", std::process::id()));
     fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;

@@ -136,6 +136,9 @@ impl<'a> Mesh<'a> {
                 config: config.clone(),
             }),
             retry_on: (retry_on, statuses),
+            gateway: false,
+            workers: 2,
+            clock: None,
         }
     }
 

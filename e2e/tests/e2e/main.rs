@@ -19,6 +19,7 @@
 //! | `pair.rs` | two aggregators on one database are one |
 //! | `explained.rs` | decisions name reports, rule and policy line; what was not rolled back says why not |
 //! | `idle.rs` | a proxy states its status, idle or not, once and not per worker |
+//! | `topologies.rs` | whatever form a flow has, its steps and the order of undo are right, though clocks differ |
 
 mod compensates;
 mod crowds;
@@ -32,8 +33,13 @@ mod modes;
 mod operator;
 mod outage;
 mod pair;
+<<<<<<< HEAD
 mod policy;
+=======
+mod pool;
+>>>>>>> eb2d83d (e2e: flows of any form go through real Envoys whose clocks differ by minutes)
 mod propagation;
 mod queue;
 mod spared;
 mod stage;
+mod topologies;

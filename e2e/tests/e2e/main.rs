@@ -19,25 +19,28 @@
 //! | `pair.rs` | two aggregators on one database are one |
 //! | `explained.rs` | decisions name reports, rule and policy line; what was not rolled back says why not |
 //! | `idle.rs` | a proxy states its status, idle or not, once and not per worker |
+//! | `entries.rs` | an entry that is tried again, and events within events, though clocks differ |
+//! | `gateway.rs` | a gateway is the entry, is in no plan, and believes nobody but those whom it is told to |
+//! | `lost_vm.rs` | a VM that dies with unsent reports: the loss is seen, counted, and named in plans |
 //! | `topologies.rs` | whatever form a flow has, its steps and the order of undo are right, though clocks differ |
 
 mod compensates;
 mod crowds;
 mod declined;
+mod entries;
 mod explained;
+mod gateway;
 mod goes_through;
 mod idle;
 mod jobs;
 mod late;
+mod lost_vm;
 mod modes;
 mod operator;
 mod outage;
 mod pair;
-<<<<<<< HEAD
 mod policy;
-=======
 mod pool;
->>>>>>> eb2d83d (e2e: flows of any form go through real Envoys whose clocks differ by minutes)
 mod propagation;
 mod queue;
 mod spared;

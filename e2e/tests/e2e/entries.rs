@@ -1,0 +1,110 @@
+//! Scenario: an entry that is tried again, and events within events, each with an id that was chosen for it. The clocks
+//! of the proxies differ by minutes: that of `a` is 5 minutes ahead, that of `b` 7 minutes behind, that of `c` is right.
+
+use anyhow::Result;
+use kaeru_e2e::graph::{Act, Graph, Work, at, peer};
+use kaeru_e2e::wait::{self, Seen};
+
+use crate::pool::{heard, lines, new_id, planned, pool, spared, text};
+use crate::stage::play;
+
+/// The policy gives events of this type a minute, so that the second try is in time however busy the machine is.
+#[test]
+fn an_entry_that_is_tried_again_in_time_is_healed() -> Result<()> {
+    for entry in ["a", "b"] {
+        play(async move {
+            let graph = pool().await?;
+            let id = new_id("again");
+            let headers = [
+                ("x-event-id", id.as_str()),
+                ("x-event-type", "order.patient"),
+            ];
+            let work = Work::new(at(entry).calls(at("c")).answers(&[500, 201]));
+            assert_eq!(graph.send(&work, &headers).await?.status, 500);
+            heard(graph, &id, 2).await?;
+            assert_eq!(graph.send(&work, &headers).await?.status, 201);
+            heard(graph, &id, 4).await?;
+            let event = spared(graph, &id, "succeeded").await?;
+            assert_eq!(event.summary.entry, Some(peer(entry)));
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_failed_inner_event_leaves_the_outer_one_alone() -> Result<()> {
+    play(async {
+        let graph = pool().await?;
+        let (outer, inner) = (new_id("outer"), new_id("inner"));
+        let fails = at("c")
+            .under(&inner)
+            .calls(at("d"))
+            .answers(&[500])
+            .says("failed");
+        send_nested(
+            graph,
+            &outer,
+            at("a").calls(at("b").calls(fails).calls(at("d")).answers(&[201])),
+        )
+        .await?;
+
+        heard(graph, &inner, 2).await?;
+        let decision = planned(graph, &inner, &text(["d", "c after d"])).await?;
+        assert_eq!(decision.reason.peer, Some(peer("c")));
+        let event = heard(graph, &outer, 3).await?;
+        assert_eq!(
+            lines(&event),
+            ["a < : POST /work", "b < a: POST /work", "d < b: POST /work"]
+        );
+        spared(graph, &outer, "succeeded").await?;
+        refused(graph, &inner, &outer).await
+    })
+}
+
+#[test]
+fn a_failed_outer_event_leaves_the_inner_one_alone() -> Result<()> {
+    play(async {
+        let graph = pool().await?;
+        let (outer, inner) = (new_id("outer"), new_id("inner"));
+        let succeeds = at("c").under(&inner).calls(at("d"));
+        let fails = at("a").calls(at("b").calls(succeeds).calls(at("d")));
+        send_nested(graph, &outer, fails.answers(&[500]).says("failed")).await?;
+
+        heard(graph, &outer, 3).await?;
+        planned(graph, &outer, &text(["d", "b after d", "a after b"])).await?;
+        let event = heard(graph, &inner, 2).await?;
+        assert_eq!(lines(&event), ["c < b: POST /work", "d < c: POST /work"]);
+        assert_eq!(
+            event.summary.entry, None,
+            "it was begun by a service, not from outside"
+        );
+        spared(graph, &inner, "succeeded").await?;
+        refused(graph, &outer, &inner).await
+    })
+}
+
+async fn send_nested(graph: &Graph, outer: &str, act: Act) -> Result<()> {
+    // A trace id beside the chosen one, and the same for both events: it must not lead from one into the other.
+    let trace = format!("00-{}-00f067aa0ba902b7-01", uuid::Uuid::new_v4().simple());
+    let headers = [("x-event-id", outer), ("traceparent", trace.as_str())];
+    graph.send(&Work::new(act), &headers).await?;
+    Ok(())
+}
+
+/// What is refused of one event passes of the other, at a service that knows both.
+async fn refused(graph: &Graph, doomed: &str, spared: &str) -> Result<()> {
+    let send = async |id: &str| {
+        let told = graph
+            .send(&Work::new(at("d").on("/late")), &[("x-event-id", id)])
+            .await?;
+        anyhow::Ok(told.status)
+    };
+    wait::until("the refusal", || async {
+        let status = send(doomed).await?;
+        Ok(Seen::when(status == 424, status))
+    })
+    .await?;
+    assert_eq!(send(spared).await?, 201);
+    Ok(())
+}

@@ -107,7 +107,7 @@ pub struct Call {
 /// One try.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Attempt {
-    /// When it began, by its proxy's clock.
+    /// When it began, by its proxy's clock, set right.
     pub at: String,
     /// When its caller sent it, by the caller's clock.
     pub sent: Option<String>,

@@ -1,12 +1,89 @@
-//! Scenario: an entry that is tried again, and events within events, each with an id that was chosen for it. The clocks
-//! of the proxies differ by minutes: that of `a` is 5 minutes ahead, that of `b` 7 minutes behind, that of `c` is right.
+//! Scenario: more than one way into an event, and events within events, each with an id that was chosen for it. The clocks
+//! of the proxies differ by minutes: that of `a` is 5 minutes ahead, that of `b` 7 minutes behind, that of `c` is right. They
+//! are set right up to a second, so what comes second here comes when what came first has settled.
 
 use anyhow::Result;
 use kaeru_e2e::graph::{Act, Graph, Work, at, peer};
 use kaeru_e2e::wait::{self, Seen};
 
-use crate::pool::{heard, lines, new_id, planned, pool, spared, text};
+use crate::pool::{heard, lines, new_id, planned, pool, spared, text, whole};
 use crate::stage::play;
+
+#[test]
+fn two_entries_under_one_chosen_id_are_one_event() -> Result<()> {
+    play(async {
+        let graph = pool().await?;
+        let id = new_id("twice");
+        let first = Work::new(at("a").on("/first").calls(at("c")));
+        let second = Work::new(at("b").on("/second").calls(at("d")));
+        whole(graph, &first, &id, 2).await?;
+        spared(graph, &id, "succeeded").await?;
+        whole(graph, &second, &id, 4).await?;
+        let event = spared(graph, &id, "succeeded").await?;
+        let steps = [
+            "a < : POST /first",
+            "b < : POST /second",
+            "c < a: POST /work",
+            "d < b: POST /work",
+        ];
+        assert_eq!(lines(&event), steps);
+        assert!(!event.summary.shared && !event.summary.borrowed);
+        assert_eq!(event.summary.entry, Some(peer("a")), "what began it");
+
+        graph
+            .api()?
+            .roll_back(&id, "alice", "it was a test")
+            .await?;
+        let plan = text(["c", "d", "a after c", "b after d"]);
+        planned(graph, &id, &plan).await?;
+        Ok(())
+    })
+}
+
+/// Only the entry that began the event may doom it by its failure; by the wrong clocks it would be the other one.
+#[test]
+fn the_entry_that_began_it_is_told_though_its_clock_is_ahead() -> Result<()> {
+    play(async {
+        let graph = pool().await?;
+        let id = new_id("later-fails");
+        let begins = Work::new(at("a").on("/first").calls(at("c")));
+        let fails = Work::new(at("b").on("/second").calls(at("d")).answers(&[500]));
+        whole(graph, &begins, &id, 2).await?;
+        spared(graph, &id, "succeeded").await?;
+        whole(graph, &fails, &id, 4).await?;
+        let event = spared(graph, &id, "succeeded").await?;
+        assert_eq!(event.summary.entry, Some(peer("a")));
+        Ok(())
+    })
+}
+
+#[test]
+fn the_entry_that_began_it_dooms_though_a_later_one_succeeds() -> Result<()> {
+    play(async {
+        let graph = pool().await?;
+        let id = new_id("first-fails");
+        let fails = at("a").on("/first").calls(at("c")).answers(&[500]);
+        let fails = Work::new(fails.holds());
+        let succeeds = Work::new(at("b").on("/second").calls(at("d")));
+        let headers = [("x-event-id", id.as_str())];
+        let meanwhile = async {
+            graph.arrived("a", &fails.run, 1).await?;
+            // Another event has come and gone.
+            let other = new_id("other");
+            whole(graph, &Work::new(at("c")), &other, 1).await?;
+            spared(graph, &other, "succeeded").await?;
+            graph.send(&succeeds, &headers).await?;
+            graph.release("a", &fails.run)
+        };
+        tokio::try_join!(graph.send(&fails, &headers), meanwhile)?;
+        heard(graph, &id, 4).await?;
+        let plan = text(["c", "d", "a after c", "b after d"]);
+        let decision = planned(graph, &id, &plan).await?;
+        assert_eq!(decision.reason.rule, "entry");
+        assert_eq!(decision.reason.peer, Some(peer("a")));
+        Ok(())
+    })
+}
 
 /// The policy gives events of this type a minute, so that the second try is in time however busy the machine is.
 #[test]

@@ -19,7 +19,7 @@
 //! | `pair.rs` | two aggregators on one database are one |
 //! | `explained.rs` | decisions name reports, rule and policy line; what was not rolled back says why not |
 //! | `idle.rs` | a proxy states its status, idle or not, once and not per worker |
-//! | `entries.rs` | an entry that is tried again, and events within events, though clocks differ |
+//! | `entries.rs` | more than one way into an event, and events within events, though clocks differ |
 //! | `gateway.rs` | a gateway is the entry, is in no plan, and believes nobody but those whom it is told to |
 //! | `lost_vm.rs` | a VM that dies with unsent reports: the loss is seen, counted, and named in plans |
 //! | `topologies.rs` | whatever form a flow has, its steps and the order of undo are right, though clocks differ |

@@ -7,6 +7,7 @@ use kaeru_e2e::graph::{Graph, Plan, Work};
 use kaeru_e2e::wait::{self, Seen};
 use serde_json::json;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 /// A failed entry may be tried again for a minute in events of one type, for as long as the default in others.
 const POLICY: &str = "
@@ -61,6 +62,35 @@ pub(crate) async fn pool() -> Result<&'static Graph> {
 pub(crate) async fn whole(graph: &Graph, work: &Work, id: &str, attempts: usize) -> Result<Event> {
     graph.send(work, &[("x-event-id", id)]).await?;
     heard(graph, id, attempts).await
+}
+
+/// Sends work whose calls to `held` are held, and lets them go side by side: when all have arrived, and as much time again
+/// has passed. (How long a call took is told by its callee, which does not know how long it was on its way.)
+pub(crate) async fn side_by_side(
+    graph: &Graph,
+    work: &Work,
+    id: &str,
+    held: &[String],
+) -> Result<()> {
+    let headers = [("x-event-id", id)];
+    let let_go = async {
+        let begun = Instant::now();
+        for service in held {
+            graph.arrived(service, &work.run, 1).await?;
+        }
+        let arrived = Instant::now();
+        wait::until("as much time again", || async {
+            let passed = arrived.elapsed();
+            Ok(Seen::when(passed > arrived - begun, passed))
+        })
+        .await?;
+        for service in held {
+            graph.release(service, &work.run)?;
+        }
+        Ok(())
+    };
+    tokio::try_join!(graph.send(work, &headers), let_go)?;
+    Ok(())
 }
 
 /// Waits until so many attempts of an event have been heard of, all ended.

@@ -1,6 +1,8 @@
 //! What the proxy knows of its open requests' events, for every worker: the event that an id means, and its type. Where a
 //! request carried a trace id beside its event id, an outbound request that brings only the trace id finds the event.
-//! Slots in shared data, the newest wins; what is lost by that shows as a possible split.
+//! Slots in shared data, the newest wins; what is lost by that shows as a possible split. So does an id that stands for two
+//! events at a time (orders of one batch, an event within another): it means neither, for taking one for the other could
+//! roll the wrong one back.
 
 use kaeru_protocol::{EventId, EventReport, EventType};
 
@@ -8,11 +10,17 @@ use crate::fingerprint::fingerprint;
 use crate::host::Host;
 
 /// Slots: a proxy that takes 1,000 requests/s with two ids each overwrites 3 % of them between two flushes, each of which
-/// writes those of open requests anew. At most 65,536 x (18 + 256 + about 100 bytes kept by Envoy) = 24 MiB; with ids and
+/// writes those of open requests anew. At most 65,536 x (26 + 256 + about 100 bytes kept by Envoy) = 24 MiB; with ids and
 /// types of usual length a third of that.
 const SLOTS: u64 = 65_536;
 /// How long after its last writing an id is believed, ms: longer than any heartbeat, shorter than forever.
 const KIN_LIFE_MS: u64 = 600_000;
+/// A slot's flags.
+const BORROWED: u8 = 1;
+/// See [`BORROWED`].
+const HANDED_OVER: u8 = 2;
+/// See [`BORROWED`].
+const OVER: u8 = 4;
 
 /// The event that an id means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +48,27 @@ impl Kin {
     }
 }
 
+/// What an id means here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Meaning {
+    /// No event that is known.
+    Unknown,
+    /// This one.
+    Event(Kin),
+    /// One of several that are open: it cannot be said which.
+    Many,
+}
+
+impl Meaning {
+    /// The one event that it is.
+    pub fn event(self) -> Option<Kin> {
+        match self {
+            Self::Event(kin) => Some(kin),
+            Self::Unknown | Self::Many => None,
+        }
+    }
+}
+
 /// Which slot an alias has, and how it is told from others of the same slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Alias(u64);
@@ -55,43 +84,123 @@ impl Alias {
     }
 }
 
-/// Says that `alias` means the event of this report.
+/// What a slot holds.
+#[derive(Debug, Clone, Copy)]
+struct Slot<'a> {
+    written_ms: u64,
+    /// When a request of another event, that was not over then, wrote the same id last; 0: never.
+    other_ms: u64,
+    borrowed: bool,
+    handed_over: bool,
+    /// The request that wrote it is over.
+    over: bool,
+    event_type: &'a [u8],
+    event: &'a [u8],
+}
+
+impl<'a> Slot<'a> {
+    /// What is written there for this alias.
+    fn read(value: &'a [u8], alias: Alias) -> Option<Self> {
+        let (print, rest) = value.split_first_chunk::<8>()?;
+        let (written, rest) = rest.split_first_chunk::<8>()?;
+        let (other, rest) = rest.split_first_chunk::<8>()?;
+        let (&[flags, len], rest) = rest.split_first_chunk::<2>()?;
+        let (event_type, event) = rest.split_at_checked(len.into())?;
+        (u64::from_le_bytes(*print) == alias.0).then_some(Self {
+            written_ms: u64::from_le_bytes(*written),
+            other_ms: u64::from_le_bytes(*other),
+            borrowed: flags & BORROWED != 0,
+            handed_over: flags & HANDED_OVER != 0,
+            over: flags & OVER != 0,
+            event_type,
+            event,
+        })
+    }
+
+    fn write(&self, host: &impl Host, alias: Alias) {
+        let mut value = Vec::with_capacity(26 + self.event_type.len() + self.event.len());
+        for word in [alias.0, self.written_ms, self.other_ms] {
+            value.extend(word.to_le_bytes());
+        }
+        let flags = [
+            (self.borrowed, BORROWED),
+            (self.handed_over, HANDED_OVER),
+            (self.over, OVER),
+        ];
+        value.push(flags.iter().map(|(is, flag)| u8::from(*is) * flag).sum());
+        // A type has at most 128 bytes.
+        value.push(u8::try_from(self.event_type.len()).unwrap_or_default());
+        value.extend_from_slice(self.event_type);
+        value.extend_from_slice(self.event);
+        // The newest wins: no condition, so it cannot be refused for a reason that matters.
+        let _ = host.set_shared(&alias.key(), &value, 0);
+    }
+}
+
+/// Says that `alias` means the event of this report, whose request is open. One that says no more for `open_ms` is over.
 pub fn remember(
     host: &impl Host,
     now_ms: u64,
+    open_ms: u64,
     alias: Alias,
     report: &EventReport,
     event_type: Option<&EventType>,
 ) {
-    let event = &report.event;
-    let event_type = event_type.map_or("", EventType::as_str);
-    let mut value = Vec::with_capacity(18 + event_type.len() + event.as_str().len());
-    value.extend(alias.0.to_le_bytes());
-    value.extend(now_ms.to_le_bytes());
-    value.push(u8::from(report.borrowed) | (u8::from(report.handed_over) << 1));
-    // A type has at most 128 bytes.
-    value.push(u8::try_from(event_type.len()).unwrap_or_default());
-    value.extend_from_slice(event_type.as_bytes());
-    value.extend_from_slice(event.as_str().as_bytes());
-    // The newest wins: no condition, so it cannot be refused for a reason that matters.
-    let _ = host.set_shared(&alias.key(), &value, 0);
+    let event = report.event.as_str().as_bytes();
+    // A borrowed id means itself, whatever event of a chosen one came along with it before.
+    let may_be_shared = !report.borrowed && alias != Alias::of(event);
+    let value = if may_be_shared {
+        host.shared(&alias.key()).unwrap_or_default().value
+    } else {
+        Vec::new()
+    };
+    let other_ms = match Slot::read(&value, alias) {
+        Some(slot) if slot.event != event && !slot.over => slot.written_ms,
+        Some(slot) => slot.other_ms,
+        None => 0,
+    };
+    let is_near = now_ms.saturating_sub(other_ms) <= open_ms;
+    let slot = Slot {
+        written_ms: now_ms,
+        other_ms: if is_near { other_ms } else { 0 },
+        borrowed: report.borrowed,
+        handed_over: report.handed_over,
+        over: false,
+        event_type: event_type.map_or(b"", |t| t.as_str().as_bytes()),
+        event,
+    };
+    slot.write(host, alias);
 }
 
-/// The event that `alias` means, if that is known.
-pub fn recall(host: &impl Host, now_ms: u64, alias: Alias) -> Option<Kin> {
-    let value = host.shared(&alias.key())?.value;
-    let (print, rest) = value.split_first_chunk::<8>()?;
-    let (written, rest) = rest.split_first_chunk::<8>()?;
-    let (&[marks, len], rest) = rest.split_first_chunk::<2>()?;
-    let (event_type, event) = rest.split_at_checked(len.into())?;
-    let age = now_ms.saturating_sub(u64::from_le_bytes(*written));
-    if u64::from_le_bytes(*print) != alias.0 || age > KIN_LIFE_MS {
-        return None;
+/// Says that a request of this event is over: the next event under `alias` is no second one.
+pub fn part(host: &impl Host, alias: Alias, event: &EventId) {
+    let event = event.as_str().as_bytes();
+    if alias == Alias::of(event) {
+        return;
     }
-    Some(Kin {
-        event: EventId::from_bytes(event).ok()?,
-        borrowed: marks & 1 != 0,
-        handed_over: marks & 2 != 0,
-        event_type: EventType::from_bytes(event_type).ok(),
+    let value = host.shared(&alias.key()).unwrap_or_default().value;
+    if let Some(slot) = Slot::read(&value, alias).filter(|slot| slot.event == event) {
+        Slot { over: true, ..slot }.write(host, alias);
+    }
+}
+
+/// What `alias` means. A request that wrote nothing for `open_ms` is over.
+pub fn recall(host: &impl Host, now_ms: u64, open_ms: u64, alias: Alias) -> Meaning {
+    let value = host.shared(&alias.key()).unwrap_or_default().value;
+    let since = |ms: u64| now_ms.saturating_sub(ms);
+    let slot = Slot::read(&value, alias).filter(|slot| since(slot.written_ms) <= KIN_LIFE_MS);
+    let Some(slot) = slot else {
+        return Meaning::Unknown;
+    };
+    if slot.other_ms > 0 && since(slot.other_ms) <= open_ms {
+        return Meaning::Many;
+    }
+    EventId::from_bytes(slot.event).map_or(Meaning::Unknown, |event| {
+        Meaning::Event(Kin {
+            event,
+            borrowed: slot.borrowed,
+            handed_over: slot.handed_over,
+            event_type: EventType::from_bytes(slot.event_type).ok(),
+        })
     })
 }

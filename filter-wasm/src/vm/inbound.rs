@@ -62,7 +62,7 @@ impl<H: Host> Vm<H> {
             let ids = ids.chain((!identity.borrowed).then_some(event));
             stream.aliases = ids.map(Alias::of).collect();
             stream.event_type = stream::type_of(&stream.report, setup.service());
-            self.remember_aliases(&stream, now_ms);
+            self.remember_aliases(setup, &stream, now_ms);
             self.hand_on(&request, &stream.report.event);
         }
         stream.answers_caller = answers_caller;
@@ -136,10 +136,14 @@ impl<H: Host> Vm<H> {
         identity: &Identity<'_>,
         now_ms: u64,
     ) -> (Option<EventId>, bool) {
-        let random = || [self.host.random(), self.host.random()];
         let event = identity.event.clone();
-        let event = event.or_else(|| identity::mint(now_ms, random()).ok());
-        (event, identity.borrowed)
+        (event.or_else(|| self.mint(now_ms)), identity.borrowed)
+    }
+
+    /// A new event's id.
+    pub(super) fn mint(&self, now_ms: u64) -> Option<EventId> {
+        let random = [self.host.random(), self.host.random()];
+        identity::mint(now_ms, random).ok()
     }
 
     /// Does what the verdict on the report's event says, and marks the report by it.
@@ -189,11 +193,21 @@ impl<H: Host> Vm<H> {
     }
 
     /// Tells all workers what the request's ids mean.
-    pub(super) fn remember_aliases(&self, stream: &Stream, now_ms: u64) {
-        let report = &stream.report;
-        let event_type = stream.event_type.as_ref();
+    pub(super) fn remember_aliases(&self, setup: &Setup, stream: &Stream, now_ms: u64) {
+        let (report, event_type) = (&stream.report, stream.event_type.as_ref());
+        let open_ms = setup.open_ms();
         for alias in &stream.aliases {
-            kin::remember(&self.host, now_ms, *alias, report, event_type);
+            kin::remember(&self.host, now_ms, open_ms, *alias, report, event_type);
+        }
+    }
+
+    /// Tells them that it is over.
+    pub(super) fn part_from_aliases(&self, stream: &Stream) {
+        // A borrowed id means itself: nobody asks whether it is over.
+        if !stream.report.borrowed {
+            for alias in &stream.aliases {
+                kin::part(&self.host, *alias, &stream.report.event);
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use super::{Next, Vm};
 use crate::answer::{self, Question};
 use crate::host::{HeaderMap, Headers, Host, Reply};
 use crate::identity::Identity;
-use crate::kin::{self, Alias, Kin};
+use crate::kin::{self, Alias, Kin, Meaning};
 use crate::metrics::Counter;
 use crate::request::Request;
 use crate::{verdicts, w3c};
@@ -25,7 +25,7 @@ impl<H: Host> Vm<H> {
     ) -> Next {
         let request = Request::read(headers);
         if setup.config.is_aggregator(request.host()) {
-            return self.answer(&request, end);
+            return self.answer(setup, &request, end);
         }
         let mesh = setup.config.is_mesh_host(request.host());
         if !setup.config.matching.matches(&request) {
@@ -33,7 +33,7 @@ impl<H: Host> Vm<H> {
         }
         let now_ms = self.now_ms();
         let identity = self.identify(setup, &request, headers, true);
-        let Some(kin) = self.open_event(&identity, now_ms) else {
+        let Some(kin) = self.open_event(setup, &identity, now_ms) else {
             return self.leave(&request, mesh);
         };
         let mut report = stream::report(
@@ -123,27 +123,38 @@ impl<H: Host> Vm<H> {
     }
 
     /// The event of an outbound request: the one it names, or the open one that a borrowed id of it means. One that matches
-    /// no open event while there are some is a possible split.
-    fn open_event(&mut self, identity: &Identity<'_>, now_ms: u64) -> Option<Kin> {
-        let recall = |id: &[u8]| kin::recall(&self.host, now_ms, Alias::of(id));
+    /// no open event while there are some is a possible split. Where its ids mean several, it is an event of its own: under
+    /// their id it would share the fate of all that cannot be told apart either.
+    fn open_event(&mut self, setup: &Setup, identity: &Identity<'_>, now_ms: u64) -> Option<Kin> {
+        let recall = |id: &[u8]| kin::recall(&self.host, now_ms, setup.open_ms(), Alias::of(id));
         if let Some(event) = identity.event.as_ref().filter(|_| !identity.borrowed) {
-            let known = recall(event.as_str().as_bytes()).filter(|kin| kin.event == *event);
+            let known = recall(event.as_str().as_bytes()).event();
+            let known = known.filter(|kin| kin.event == *event);
             return Some(known.unwrap_or_else(|| Kin::unknown(event.clone(), false)));
         }
-        if let Some(kin) = identity.aliases.iter().find_map(|alias| recall(alias)) {
-            return Some(kin);
+        let mut many = false;
+        for alias in &identity.aliases {
+            match recall(alias) {
+                Meaning::Event(kin) => return Some(kin),
+                Meaning::Many => many = true,
+                Meaning::Unknown => {}
+            }
         }
         if self.metrics.open(&self.host) > 0 {
             self.metrics.add(Counter::PossibleSplits, 1);
+        }
+        if many {
+            return Some(Kin::unknown(self.mint(now_ms)?, false));
         }
         let (event, borrowed) = self.event_or_new(identity, now_ms);
         Some(Kin::unknown(event?, borrowed))
     }
 
     /// The open event that a job means by an id.
-    fn meant(&self, event: EventId, now_ms: u64) -> Kin {
-        kin::recall(&self.host, now_ms, Alias::of(event.as_str().as_bytes()))
-            .unwrap_or_else(|| Kin::unknown(event, false))
+    fn meant(&self, setup: &Setup, event: EventId, now_ms: u64) -> Kin {
+        let alias = Alias::of(event.as_str().as_bytes());
+        let known = kin::recall(&self.host, now_ms, setup.open_ms(), alias).event();
+        known.unwrap_or_else(|| Kin::unknown(event, false))
     }
 
     /// Lets a request go that is no step. Out of the mesh it takes nothing of ours along.
@@ -193,7 +204,7 @@ impl<H: Host> Vm<H> {
     }
 
     /// Answers the application in the aggregator's place, where that can be done from here.
-    fn answer(&mut self, request: &Request<'_>, end: bool) -> Next {
+    fn answer(&mut self, setup: &Setup, request: &Request<'_>, end: bool) -> Next {
         let Some(question) = answer::question(request, end) else {
             return Next::Continue;
         };
@@ -204,7 +215,7 @@ impl<H: Host> Vm<H> {
                 word,
                 progress,
             } => {
-                let kin = self.meant(event, now_ms);
+                let kin = self.meant(setup, event, now_ms);
                 let mut report = EventReport::new(kin.event, Kind::Word);
                 report.borrowed = kin.borrowed;
                 report.handed_over = kin.handed_over;
@@ -223,7 +234,7 @@ impl<H: Host> Vm<H> {
                 if verdicts::cursor(&self.host).is_none() {
                     return Next::Continue;
                 }
-                let event = self.meant(event, now_ms).event;
+                let event = self.meant(setup, event, now_ms).event;
                 let entry = self.verdicts.find(&self.host, now_ms, &event);
                 self.metrics.add(Counter::VerdictsAnswered, 1);
                 let json = answer::verdict_json(&event, entry.as_ref());

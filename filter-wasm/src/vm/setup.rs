@@ -80,6 +80,11 @@ impl Setup {
         TICK_MS.min(self.config.flush_interval_ms)
     }
 
+    /// An open request says again at each flush what its ids mean; one that has missed so much time is over, ms.
+    pub(super) fn open_ms(&self) -> u64 {
+        3 * u64::from(self.config.flush_interval_ms)
+    }
+
     /// The own service's name.
     pub(super) fn service(&self) -> &str {
         self.reporter.service.as_str()

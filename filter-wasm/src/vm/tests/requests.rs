@@ -110,6 +110,69 @@ fn a_second_id_finds_the_event_on_another_worker() {
     assert_eq!(rig.proxy.metric("kaeru_possible_splits_total"), 0);
 }
 
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// A request of this chosen event that carries the common trace.
+fn traced(event: &str) -> String {
+    format!("{POST}x-event-id: {event}\ntraceparent: 00-{TRACE}-00f067aa0ba902b7-01")
+}
+
+/// The event that an outbound request is told of which brings nothing but the common trace.
+fn meant(rig: &mut Rig, vm: usize) -> String {
+    let call = ":method: POST\n:path: /x\n:authority: backend";
+    let sent = rig.outbound(
+        vm,
+        &format!("{call}\ntraceparent: 00-{TRACE}-00f067aa0ba902b7-01"),
+        &OK,
+    );
+    let id = sent
+        .lines()
+        .find_map(|line| line.strip_prefix("x-event-id: "));
+    id.unwrap_or_default().into()
+}
+
+#[test]
+fn a_trace_of_two_open_events_means_neither() {
+    let mut rig = Rig::new(2, "");
+    let (first, _) = rig.begin(0, 1, &traced("e1"), true);
+    assert_eq!(meant(&mut rig, 1), "e1");
+    let (second, _) = rig.begin(1, 1, &traced("e2"), true);
+    for vm in [0, 1] {
+        let new = meant(&mut rig, vm);
+        assert!(!["", "e1", "e2", TRACE].contains(&new.as_str()), "{new}");
+        assert_ne!(new, meant(&mut rig, vm), "nor is it one with the next");
+    }
+    // As long as both are open, however long that is.
+    rig.pass(60_000);
+    assert_eq!(rig.proxy.metric("kaeru_possible_splits_total"), 4);
+    assert!(!["e1", "e2"].contains(&meant(&mut rig, 0).as_str()));
+    // And when one has been over for a while, the other is meant.
+    rig.end(1, second, &OK);
+    rig.pass(5_000);
+    assert_eq!(meant(&mut rig, 1), "e1");
+    rig.end(0, first, &OK);
+    assert_eq!(
+        meant(&mut rig, 0),
+        "e1",
+        "what it still does after its answer is its own"
+    );
+}
+
+#[test]
+fn events_of_one_trace_that_come_one_after_the_other_are_found() {
+    let mut rig = Rig::new(2, "");
+    for (vm, event) in [(0, "e1"), (1, "e2"), (0, "e3")] {
+        let (open, _) = rig.begin(vm, 1, &traced(event), true);
+        assert_eq!(meant(&mut rig, 1 - vm), event);
+        rig.end(vm, open, &OK);
+    }
+    // A borrowed id means itself beside an open event of a chosen one.
+    let (_open, _) = rig.begin(0, 1, &traced("e4"), true);
+    let trace = traced("").replace("x-event-id: \n", "");
+    let (_borrowed, _) = rig.begin(1, 1, &trace, true);
+    assert_eq!(meant(&mut rig, 0), TRACE);
+}
+
 #[test]
 fn a_branch_that_a_queue_handed_over_is_marked_all_the_way_down() {
     let mut rig = Rig::new(2, "");
@@ -441,5 +504,6 @@ fn a_quick_request_costs_few_hostcalls() {
         &OK,
     );
     // direction, headers, certificate, time, verdict, parent off, two ids, gauge | headers, reported | gauge, time, flags, roll
-    assert_eq!(rig.host(0).hostcalls.get() - before, 15);
+    // and that the request id means no other open event: read | read, over
+    assert_eq!(rig.host(0).hostcalls.get() - before, 15 + 3);
 }

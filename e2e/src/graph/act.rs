@@ -32,7 +32,7 @@ pub struct Act {
     pub answers: Vec<u16>,
     /// What the service says of the event.
     pub says: Option<String>,
-    /// The service waits for its release before it answers.
+    /// The service waits for its release before it makes a call or answers.
     pub holds: bool,
     /// Its calls: one group after the other, those of a group side by side.
     pub calls: Vec<Vec<Act>>,

@@ -84,12 +84,12 @@ impl Desk {
         let act = &work.act;
         let before = self.ledger.arrivals(&work.run);
         let nth = before.iter().filter(|a| a.path == act.path).count();
+        if act.holds {
+            self.ledger.released(&work.run).await;
+        }
         let mut took = Vec::new();
         for group in &act.calls {
             took.extend(self.together(work, group, came_with).await);
-        }
-        if act.holds {
-            self.ledger.released(&work.run).await;
         }
         let status = match act
             .answers

@@ -4,6 +4,7 @@
 
 use anyhow::Result;
 use kaeru_e2e::graph::{Act, Graph, Work, at, peer};
+use kaeru_e2e::shop::Forward;
 use kaeru_e2e::wait::{self, Seen};
 
 use crate::pool::{heard, lines, new_id, planned, pool, spared, text, whole};
@@ -158,6 +159,60 @@ fn a_failed_outer_event_leaves_the_inner_one_alone() -> Result<()> {
         );
         spared(graph, &inner, "succeeded").await?;
         refused(graph, &outer, &inner).await
+    })
+}
+
+/// Services that forward nothing but a trace context cannot say which of two open events of one trace they mean. Then
+/// neither is taken, which is seen; what is open alone is found.
+#[test]
+fn two_events_of_one_trace_are_not_taken_for_each_other() -> Result<()> {
+    play(async {
+        let graph = pool().await?;
+        let traceparent = format!("00-{}-00f067aa0ba902b7-01", uuid::Uuid::new_v4().simple());
+        let mut ids = Vec::new();
+        let mut works = Vec::new();
+        for what in ["one", "other"] {
+            ids.push(new_id(what));
+            let mut work = Work::new(at("a").holds().calls(at("b")));
+            work.forward = vec![Forward::Traceparent];
+            works.push(work);
+        }
+        let headers = |n: usize| {
+            [
+                ("x-event-id", ids[n].as_str()),
+                ("traceparent", &traceparent),
+            ]
+        };
+        let in_turn = async {
+            for work in &works {
+                graph.arrived("a", &work.run, 1).await?;
+            }
+            // The one that came last is the first to go on.
+            for work in works.iter().rev() {
+                graph.release("a", &work.run)?;
+                graph.arrived("b", &work.run, 1).await?;
+            }
+            Ok(())
+        };
+        let (one, other) = (headers(0), headers(1));
+        let sent = async {
+            let one = graph.send(&works[0], &one);
+            let other = async {
+                graph.arrived("a", &works[0].run, 1).await?;
+                graph.send(&works[1], &other).await
+            };
+            tokio::try_join!(one, other)
+        };
+        tokio::try_join!(sent, in_turn)?;
+        for (work, other) in works.iter().zip(ids.iter().rev()) {
+            let arrivals = graph.arrivals("b", &work.run)?;
+            let told: Vec<_> = arrivals
+                .iter()
+                .map(|a| a.headers.get("x-event-id"))
+                .collect();
+            assert!(!told.contains(&Some(other)), "{told:?} are not of {other}");
+        }
+        Ok(())
     })
 }
 

@@ -7,8 +7,8 @@ use kaeru_e2e::api::Event;
 use kaeru_e2e::graph::{Work, at, peer};
 
 use crate::pool::{
-    SERVICES, clock_s, entries, heard, lines, name, new_id, planned, pool, side_by_side, text,
-    whole,
+    SERVICES, clock_s, entries, heard, lines, name, new_id, planned, pool, side_by_side, spared,
+    text, whole,
 };
 use crate::stage::play;
 
@@ -145,6 +145,11 @@ fn a_chain_of_twenty_whose_clocks_differ_by_minutes() -> Result<()> {
                 (&peer(&name(index)), &parents)
             );
         }
+        for index in 0..LENGTH {
+            let told = graph.arrivals(&name(index), &work.run)?;
+            let told: Vec<_> = told.iter().map(|a| a.headers.get("x-event-id")).collect();
+            assert_eq!(told, [Some(&id)], "{} was told", name(index));
+        }
         clocks_differ(&event)?;
 
         // An operator may doom what has succeeded: here the last word is not the entry's.
@@ -158,6 +163,25 @@ fn a_chain_of_twenty_whose_clocks_differ_by_minutes() -> Result<()> {
         });
         let decision = planned(graph, &id, &callee_first.collect::<Vec<_>>()).await?;
         assert_eq!(entries(&decision).len(), LENGTH);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_call_that_is_tried_again_is_one_call() -> Result<()> {
+    play(async {
+        let graph = pool().await?;
+        let id = new_id("tries");
+        let heals = at("c").answers(&[503, 503, 201]).tried(3);
+        let work = Work::new(at("a").calls(at("b").calls(heals)));
+        let event = whole(graph, &work, &id, 5).await?;
+        assert_eq!(
+            lines(&event),
+            ["a < : POST /work", "b < a: POST /work", "c < b: POST /work"]
+        );
+        let event = spared(graph, &id, "succeeded").await?;
+        let step = event.steps.iter().find(|step| step.service == peer("c"));
+        assert_eq!(step.context("its step")?.outcome, "succeeded");
         Ok(())
     })
 }

@@ -278,6 +278,35 @@ async fn hear(app: &App, at_ms: u64) {
 }
 
 #[tokio::test]
+async fn a_loss_that_is_told_after_the_decision_makes_its_plan_incomplete() {
+    let app = testing::app().await;
+    let mut web = Side::new(1, "shop/web");
+    let mut db = Side::new(2, "shop/db");
+    db.state(&app, attempt("e-1", Some("shop/web"), 200))
+        .await
+        .unwrap();
+    web.state(&app, failed("e-1", None)).await.unwrap();
+    let now_ms = clock::now_ms();
+    app.decider.decide_once(now_ms).await;
+    let missing = "SELECT jsonb_array_length(body->'missing')::bigint FROM decisions";
+    assert_eq!(number(&app, missing).await, 0);
+    // A proxy of the database was started anew, and nobody knows what it held.
+    let mut anew = Side::new(3, "shop/db");
+    anew.reporter.proxy = db.reporter.proxy.clone();
+    let mut status = kaeru_protocol::ProxyStatus::default();
+    status.reporters.push(kaeru_protocol::ReporterMark {
+        id: anew.reporter.id,
+        seq: 1,
+        dropped: 0,
+        gone: false,
+    });
+    let told = anew.body(kaeru_protocol::Body::Proxy(Box::new(status)));
+    app.ingest.store(anew.batch(vec![told])).await.unwrap();
+    app.decider.decide_once(now_ms + 1).await;
+    assert_eq!(number(&app, missing).await, 1);
+}
+
+#[tokio::test]
 async fn a_clock_that_is_off_is_set_right() {
     let app = testing::app().await;
     let mut web = Side::new(1, "shop/web");

@@ -11,6 +11,10 @@ use crate::{
     Standing, Withdrawal,
 };
 
+/// How long after an event's last report a silent proxy is known to be silent, ms: its promise of a status within
+/// 65 s is broken then. (A loss that is written down wakes its events by itself.)
+const SILENCE_KNOWN_MS: u64 = 120_000;
+
 impl Case<'_> {
     /// The first revision, unless there is nothing to undo.
     pub(super) fn doom(
@@ -50,7 +54,10 @@ impl Case<'_> {
                 EventState::RollingBack
             },
             settled,
-            wake_ms: (settles_ms > self.now.at_ms).then_some(settles_ms),
+            wake_ms: [settles_ms, self.trace.last_received_ms + SILENCE_KNOWN_MS]
+                .into_iter()
+                .filter(|wake_ms| *wake_ms > self.now.at_ms)
+                .min(),
             considered: vec![Considered {
                 rule: decided.reason.rule(),
                 fired: true,

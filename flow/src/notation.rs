@@ -14,7 +14,7 @@
 //!
 //! Endings: `ok` 200, `fail` 500, `no` 409, `open` (running), `gone` (client away), `silent` (no answer), or a
 //! status. Options: `at= took= sent= in= due= try= flags= deadline= word=` (numbers in ms, deadline in s),
-//! `by=` another reporter, `as=x` / `of=x` ties an end to its `open`, `type=`, `borrowed`, `handed-over`,
+//! `by=` another reporter, `as=x` / `of=x` ties an end to its `open`, `type=`, `borrowed`, `handed-over`, `outbound`,
 //! `unheard` (never received). Without options each line is 10 ms after the last, took 5 ms, and was received 5 ms later.
 
 use std::collections::BTreeMap;
@@ -120,6 +120,9 @@ impl Case {
             report.opened = option("of").map(|name| named[name]);
             report.borrowed = words.contains(&"borrowed");
             report.handed_over = words.contains(&"handed-over");
+            if words.contains(&"outbound") {
+                report.side = Side::Outbound;
+            }
             let at_ms = number("at").unwrap_or(10 * (case.facts.len() as u64 + 1));
             report.duration_ms = u32::try_from(number("took").unwrap_or(5)).unwrap();
             if report.call.from.is_some() || report.kind == Kind::Call {

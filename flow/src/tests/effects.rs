@@ -162,6 +162,20 @@ fn a_clean_up_that_undoes() {
               undo shop/web (maybe)
         "#]],
     );
+    // What a service asks of another undoes nothing of its own.
+    check_in(
+        &case.replace("/cancel ok", "/cancel ok outbound"),
+        &for_service("db", undoes.clone()),
+        &expect![[r#"
+            3100: rolling_back, settled
+            roll back, revision 1: the entry shop/web failed and was not tried again in time
+              because shop/web answered 500 to POST /orders (000000000004f9ed/1)
+              by the built-in `entry_retry_wait: 1s`
+              by the built-in `settle: 2s`
+              undo shop/db (yes)
+              undo shop/web (maybe) after shop/db
+        "#]],
+    );
     check_in(
         &case.replace("/cancel ok", "/cancel 500"),
         &for_service("db", undoes),

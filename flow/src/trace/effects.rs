@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use kaeru_protocol::{Outcome, Peer, ServiceName, Word, is_safe_method};
+use kaeru_protocol::{Outcome, Peer, ServiceName, Side, Word, is_safe_method};
 
-use super::{Attempt, Effect, SeenBy, Step, Trace};
+use super::{Attempt, Cleanup, Effect, SeenBy, Step, Trace};
 use crate::{Open, Policy, StepPolicy};
 
 /// Fills in outcomes and effects.
@@ -14,7 +14,9 @@ pub(super) fn judge(trace: &mut Trace, policy: &Policy) {
         step_outcome(peer, step, &policy.for_step(event_type.as_ref(), peer));
     }
     pass_on_rejections(trace, policy);
-    for cleanup in &trace.cleanups {
+    // A request away from a service undoes nothing of its own step.
+    let inbound = |c: &&Cleanup| c.side == Side::Inbound;
+    for cleanup in trace.cleanups.iter().filter(inbound) {
         let peer = Peer::from(cleanup.service.clone());
         let rules = policy.for_step(event_type.as_ref(), &peer);
         let undid = rules.undoes(&cleanup.method, &cleanup.path)

@@ -12,26 +12,26 @@ const LATE_MAX_MS: u64 = 600_000;
 
 /// What is known of one reporter's sequences. Times are by the store's clock, ms.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Account {
+pub struct Account {
     /// The last sequence that it had given out, by the last mark.
-    pub(crate) marked_seq: u64,
+    pub marked_seq: u64,
     /// When that mark was stated.
-    pub(crate) marked_ms: Option<u64>,
+    pub marked_ms: Option<u64>,
     /// By the last status it had fallen silent.
-    pub(crate) marked_gone: bool,
+    pub marked_gone: bool,
     /// Up to here every sequence has arrived or is known to be lost.
-    pub(crate) checked_seq: u64,
+    pub checked_seq: u64,
     /// Until when that is all that it gave out.
-    pub(crate) checked_ms: u64,
+    pub checked_ms: u64,
     /// How many it dropped, by its own count.
-    pub(crate) dropped: u64,
+    pub dropped: u64,
     /// Sequences that never came.
-    pub(crate) missing: u64,
+    pub missing: u64,
 }
 
 /// What a mark told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Told {
+pub enum Told {
     /// Nothing: it is no newer than the last one, or what is missing may be on its way.
     Nothing,
     /// All until `checked_ms` is accounted for, and so much more of it is lost than was known.
@@ -41,7 +41,7 @@ pub(crate) enum Told {
 impl Account {
     /// Takes a mark that was stated at `at_ms`. `came` counts the reports that have arrived of those above
     /// `checked_seq` and up to `marked_seq`.
-    pub(crate) fn take(&mut self, mark: &ReporterMark, at_ms: u64, came: u64) -> Told {
+    pub fn take(&mut self, mark: &ReporterMark, at_ms: u64, came: u64) -> Told {
         if self.marked_ms.is_some_and(|marked_ms| at_ms <= marked_ms) {
             return Told::Nothing;
         }

@@ -1,7 +1,8 @@
 //! The feed in memory: the newest verdict of each event, following the store. Long polls are answered from it
 //! alone. It decides nothing and writes nothing.
 
-mod live;
+pub(crate) mod live;
+pub(crate) mod telling;
 #[cfg(test)]
 mod tests;
 

@@ -2,7 +2,7 @@
 //! a batch must be is checked in `ingest/batch.rs`, how a transaction is made is in `ingest/commit.rs`.
 
 pub(crate) mod batch;
-mod commit;
+pub(crate) mod commit;
 #[cfg(test)]
 mod tests;
 
@@ -33,15 +33,15 @@ pub(crate) struct Ingest {
 
 /// A batch that was read and checked.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub struct Batch {
     /// Who sent it.
-    pub(crate) sender: Sender,
+    pub sender: Sender,
     /// When it was packed, by the sender's clock, ms.
-    pub(crate) sent_ms: u64,
+    pub sent_ms: u64,
     /// What can be stored.
-    pub(crate) reports: Vec<Report>,
+    pub reports: Vec<Report>,
     /// What cannot.
-    pub(crate) rejected: Vec<Rejection>,
+    pub rejected: Vec<Rejection>,
 }
 
 /// A batch that waits for its commit.

@@ -12,6 +12,7 @@ mod embedded;
 mod feed;
 mod http;
 mod ingest;
+pub mod logic;
 mod metrics;
 mod ops;
 mod policy;

@@ -49,15 +49,7 @@ pub(crate) async fn withdraw(
     }
     let stored = Stored {
         revised_at: now,
-        decision: Decision {
-            revision: found.decision.revision + 1,
-            standing: Standing::Withdrawn(Withdrawal {
-                by,
-                reason,
-                at_ms: now_ms,
-            }),
-            ..found.decision
-        },
+        decision: withdrawn(found.decision, by, reason, now_ms),
         ..found
     };
     decisions::save(&mut transaction, &stored).await?;
@@ -73,4 +65,13 @@ pub(crate) async fn withdraw(
     parts.decider.wake();
     tracing::info!(event = %stored.event, decision = %stored.id, "withdrawn by an operator");
     Ok(Withdrawn::Done(Box::new(stored)))
+}
+
+/// The revision by which a decision is taken back.
+pub fn withdrawn(decision: Decision, by: Box<str>, reason: Box<str>, at_ms: u64) -> Decision {
+    Decision {
+        revision: decision.revision + 1,
+        standing: Standing::Withdrawn(Withdrawal { by, reason, at_ms }),
+        ..decision
+    }
 }

@@ -6,8 +6,8 @@ use std::fmt;
 #[cfg(target_arch = "wasm32")]
 pub(crate) mod envoy;
 mod headers;
-#[cfg(test)]
-pub(crate) mod simulated;
+#[cfg(any(test, feature = "simulated"))]
+pub mod simulated;
 
 pub use headers::{Headers, pack};
 

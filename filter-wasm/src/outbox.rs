@@ -111,7 +111,7 @@ impl Outbox {
             queue.push_back(report);
         }
         let mut dropped = 0;
-        while self.waiting() + self.in_flight.len() > self.max {
+        while self.kept() > self.max {
             let lowest = self.queues.iter_mut().find(|queue| !queue.is_empty());
             match lowest.and_then(VecDeque::pop_front) {
                 Some(_) => dropped += 1,
@@ -125,6 +125,11 @@ impl Outbox {
     /// Reports that wait to be sent.
     pub fn waiting(&self) -> usize {
         self.queues.iter().map(VecDeque::len).sum()
+    }
+
+    /// Reports that are kept: those that wait, and those on their way.
+    pub fn kept(&self) -> usize {
+        self.waiting() + self.in_flight.len()
     }
 
     /// Whether a batch is on its way.

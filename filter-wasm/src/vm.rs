@@ -8,11 +8,13 @@ mod ending;
 mod inbound;
 mod outbound;
 mod poll;
+#[cfg(any(test, feature = "simulated"))]
+mod seen;
 mod setup;
 mod status;
 mod stream;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use kaeru_protocol::{Body, Peer, ReporterId};
@@ -24,6 +26,8 @@ use crate::orca::Load;
 use crate::outbox::{BATCH_REPORTS, Outbox};
 use crate::roll::{Note, Roll};
 use crate::verdicts::Verdicts;
+#[cfg(any(test, feature = "simulated"))]
+pub use seen::Seen;
 use setup::Setup;
 use stream::Stream;
 
@@ -63,7 +67,8 @@ pub struct Vm<H> {
     me: ReporterId,
     metrics: Metrics,
     faults_counted: u64,
-    streams: HashMap<u32, Stream>,
+    /// Open requests, in the order of their beginning: that is the order in which they are named.
+    streams: BTreeMap<u32, Stream>,
     learned: HashMap<Box<[u8]>, Peer>,
     verdicts: Verdicts,
     roll: Roll,
@@ -93,7 +98,7 @@ impl<H: Host> Vm<H> {
             setup: None,
             metrics: Metrics::default(),
             faults_counted: 0,
-            streams: HashMap::new(),
+            streams: BTreeMap::new(),
             learned: HashMap::new(),
             verdicts: Verdicts::default(),
             roll: Roll::default(),

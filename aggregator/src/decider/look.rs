@@ -14,6 +14,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::clock::{millis, timestamp};
+use crate::feed::telling::Occasion;
 use crate::metrics::Metrics;
 use crate::policy::InForce;
 use crate::store::decisions::{self, Stored};
@@ -264,8 +265,7 @@ impl<'a> Look<'a> {
         Ok(stored)
     }
 
-    /// What proxies are told: each new revision, a verdict whose mode is another now that its event's type is
-    /// known, and one more than half spent whose event is still heard of.
+    /// What proxies are told, if anything.
     fn telling(
         &self,
         trace: &Trace,
@@ -273,25 +273,21 @@ impl<'a> Look<'a> {
         before: Option<&Stored>,
         around: &Surroundings,
     ) -> Option<Telling> {
-        let expires_at = timestamp(trace.last_received_ms) + self.verdict_idle;
         let mode = self
             .in_force
             .mode(trace.event_type.as_ref(), trace.entry.as_ref());
-        if let Some(stored) = decided {
-            // What has just been decided is told for its whole time, however old its last report is.
-            let expires_at = expires_at.max(timestamp(self.now_ms) + self.verdict_idle);
-            return Some(Telling::of(stored, mode, expires_at));
-        }
-        let stored = before.filter(|before| before.decision.is_in_force())?;
-        let is_news = match around.told.get(trace.event.as_str()) {
-            Some((told_mode, told_until)) => {
-                let left = *told_until - timestamp(self.now_ms);
-                let half_spent = left < self.verdict_idle / 2 && expires_at > *told_until;
-                half_spent || *told_mode != mode
-            }
-            None => millis(expires_at) > self.now_ms,
+        let told = around.told.get(trace.event.as_str());
+        let occasion = Occasion {
+            is_decided_now: decided.is_some(),
+            mode,
+            told: told.map(|(mode, until)| (*mode, millis(*until))),
+            last_received_ms: trace.last_received_ms,
+            verdict_idle_ms: self.verdict_idle.num_milliseconds().unsigned_abs(),
+            now_ms: self.now_ms,
         };
-        is_news.then(|| Telling::of(stored, mode, expires_at))
+        let stored = decided.or(before)?;
+        let until_ms = occasion.tell_until_ms(stored.decision.is_in_force())?;
+        Some(Telling::of(stored, mode, timestamp(until_ms)))
     }
 }
 

@@ -12,7 +12,7 @@ const VERDICTS_MAX: usize = 100_000;
 
 /// The feed as far as it was read.
 #[derive(Debug, Default)]
-pub(super) struct Live {
+pub struct Live {
     epoch: Box<str>,
     seq: i64,
     by_seq: BTreeMap<i64, Told>,
@@ -21,17 +21,22 @@ pub(super) struct Live {
 
 impl Live {
     /// How many verdicts it holds.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.by_seq.len()
     }
 
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.by_seq.is_empty()
+    }
+
     /// How far this history was read; `None` if it is not the one that `head` belongs to.
-    pub(super) fn position_in(&self, head: &Head) -> Option<i64> {
+    pub fn position_in(&self, head: &Head) -> Option<i64> {
         (*self.epoch == *head.epoch && self.seq <= head.seq).then_some(self.seq)
     }
 
     /// Takes in what was told up to `head`; says how many verdicts had to leave early.
-    pub(super) fn take(&mut self, head: &Head, is_new_history: bool, told: Vec<Told>) -> u64 {
+    pub fn take(&mut self, head: &Head, is_new_history: bool, told: Vec<Told>) -> u64 {
         if is_new_history {
             self.by_seq.clear();
             self.seq_of.clear();
@@ -55,7 +60,7 @@ impl Live {
     }
 
     /// Drops verdicts that ran out.
-    pub(super) fn expire(&mut self, now_ms: u64) {
+    pub fn expire(&mut self, now_ms: u64) {
         self.by_seq.retain(|_, told| {
             let keep = millis(told.expires_at) > now_ms;
             if !keep {
@@ -67,7 +72,7 @@ impl Live {
 
     /// What was told after `cursor`; everything, where the cursor is of another history or there is none.
     /// `None` while nothing was read.
-    pub(super) fn page(&self, cursor: Option<&FeedCursor>, now_ms: u64) -> Option<VerdictPage> {
+    pub fn page(&self, cursor: Option<&FeedCursor>, now_ms: u64) -> Option<VerdictPage> {
         if self.epoch.is_empty() {
             return None;
         }

@@ -16,7 +16,7 @@ const LOAD_NAME_MAX: usize = 128;
 
 /// Why a body is no batch.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// It is not a batch at all.
     #[error("not a report batch: {0}")]
     Unreadable(#[from] serde_json::Error),
@@ -39,7 +39,7 @@ struct Lenient {
 }
 
 /// Reads a batch. The quick way takes it whole; when that fails, each report stands alone.
-pub(crate) fn read(body: &[u8]) -> Result<Batch, Error> {
+pub fn read(body: &[u8]) -> Result<Batch, Error> {
     let (reporter, sent_ms, (reports, rejected)) = match serde_json::from_slice::<WireBatch>(body) {
         Ok(batch) => unpack(batch),
         Err(_) => unpack_leniently(serde_json::from_slice(body)?),

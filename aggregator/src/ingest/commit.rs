@@ -292,7 +292,7 @@ impl Committer {
 }
 
 /// Whether a report may doom its event, as far as it can be said without the policy.
-fn is_urgent(report: &EventReport) -> bool {
+pub fn is_urgent(report: &EventReport) -> bool {
     let ending = &report.ending;
     match report.kind {
         Kind::Attempt => matches!(ending.outcome(), Outcome::Failed | Outcome::Unknown),

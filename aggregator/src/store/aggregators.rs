@@ -1,17 +1,17 @@
 //! Who was alive when, and so when reports could not be taken: no evidence against anybody.
 
+mod quiet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use kaeru_flow::Span;
 use sqlx::PgConnection;
-use sqlx::postgres::types::PgInterval;
 
 use super::Result;
-use crate::clock::millis;
+use crate::clock::{millis, timestamp};
 
-/// An aggregator that did not commit for this long could not take reports.
-pub(crate) const SILENCE: TimeDelta = TimeDelta::seconds(3);
-/// After this long its reporters have found another one.
-const SILENCE_MAX: TimeDelta = TimeDelta::seconds(60);
+pub(crate) use quiet::SILENCE_MS;
+pub use quiet::{Alive, joined, quiet};
+
 /// Outages and aggregators older than this matter to no open event.
 const KEPT: TimeDelta = TimeDelta::days(1);
 /// Outages that are read at most: the newest. One a second for over an hour.
@@ -25,21 +25,27 @@ pub(crate) async fn beat(
     now: DateTime<Utc>,
     refused_since: Option<DateTime<Utc>>,
 ) -> Result<()> {
+    let known: Vec<(i64, DateTime<Utc>, bool)> =
+        sqlx::query_as("SELECT id, alive_at, has_left FROM aggregators")
+            .fetch_all(&mut *connection)
+            .await?;
+    let known: Vec<Alive> = known
+        .into_iter()
+        .map(|(id, alive_at, has_left)| Alive {
+            id,
+            alive_ms: millis(alive_at),
+            has_left,
+        })
+        .collect();
+    let spans = quiet(&known, id, millis(now));
+    let each = |of: fn(&Span) -> u64| spans.iter().map(of).map(timestamp).collect::<Vec<_>>();
     sqlx::query(
         "INSERT INTO outages (since, until)
-         SELECT since, max(until) FROM (
-             SELECT max(alive_at), $2 FROM aggregators
-             UNION ALL
-             SELECT alive_at, $2 FROM aggregators WHERE id = $1
-             UNION ALL
-             SELECT alive_at, least($2, alive_at + $4) FROM aggregators WHERE NOT has_left
-         ) AS quiet (since, until) WHERE since < $2 - $3 GROUP BY since
+         SELECT since, until FROM unnest($1::timestamptz[], $2::timestamptz[]) AS quiet (since, until)
          ON CONFLICT (since) DO UPDATE SET until = greatest(outages.until, excluded.until)",
     )
-    .bind(id)
-    .bind(now)
-    .bind(silence(SILENCE))
-    .bind(silence(SILENCE_MAX))
+    .bind(each(|span| span.from_ms))
+    .bind(each(|span| span.to_ms))
     .execute(&mut *connection)
     .await?;
     if let Some(since) = refused_since {
@@ -96,18 +102,10 @@ pub(crate) async fn outages(
     .bind(OUTAGES_MAX)
     .fetch_all(connection)
     .await?;
-    let mut spans: Vec<Span> = Vec::new();
-    for (since, until) in rows.into_iter().rev() {
-        let span = Span {
-            from_ms: millis(since),
-            to_ms: millis(until),
-        };
-        match spans.last_mut() {
-            Some(last) if span.from_ms <= last.to_ms => last.to_ms = last.to_ms.max(span.to_ms),
-            _ => spans.push(span),
-        }
-    }
-    Ok(spans)
+    Ok(joined(rows.into_iter().rev().map(|(since, until)| Span {
+        from_ms: millis(since),
+        to_ms: millis(until),
+    })))
 }
 
 /// Forgets what is too old to matter.
@@ -125,12 +123,4 @@ pub(crate) async fn forget(connection: &mut PgConnection, now: DateTime<Utc>) ->
     .execute(connection)
     .await?;
     Ok(())
-}
-
-fn silence(time: TimeDelta) -> PgInterval {
-    PgInterval {
-        months: 0,
-        days: 0,
-        microseconds: time.num_microseconds().unwrap_or(i64::MAX),
-    }
 }

@@ -1,11 +1,12 @@
 //! The feed as the store keeps it: the newest verdict of each event, in the order of commits.
 
 use chrono::{DateTime, Utc};
-use kaeru_protocol::{EventId, EventType, Mode, Peer, Verdict};
+use kaeru_protocol::{EventId, EventType, Mode, Peer, Verdict, VerdictEntry};
 use sqlx::{FromRow, PgConnection};
 
 use super::Result;
 use super::decisions::{Stored, mode_of, mode_word};
+use crate::clock::timestamp;
 
 /// The channel on which a transaction that told something wakes the others.
 pub(crate) const CHANNEL: &str = "kaeru_feed";
@@ -31,24 +32,31 @@ pub(crate) struct Telling {
 
 /// A verdict as it was told.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub(crate) struct Told {
-    pub(crate) seq: i64,
-    pub(crate) event: String,
-    pub(crate) decision: String,
-    pub(crate) verdict: String,
-    pub(crate) mode: String,
-    pub(crate) failed: Option<String>,
-    pub(crate) expires_at: DateTime<Utc>,
+pub struct Told {
+    /// Its place in the feed.
+    pub seq: i64,
+    /// About which event.
+    pub event: String,
+    /// By which decision.
+    pub decision: String,
+    /// `proceed` or `roll_back`.
+    pub verdict: String,
+    /// `off`, `shadow` or `enforce`.
+    pub mode: String,
+    /// Whose step failed.
+    pub failed: Option<String>,
+    /// Until when it is kept.
+    pub expires_at: DateTime<Utc>,
 }
 
 /// Where the feed stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Head {
+pub struct Head {
     /// Which history of the store this is: the store itself, the Postgres it lives in, and its timeline, which
     /// a restore or failover changes.
-    pub(crate) epoch: String,
+    pub epoch: String,
     /// The last sequence that was given.
-    pub(crate) seq: i64,
+    pub seq: i64,
 }
 
 /// Where the feed stands.
@@ -219,6 +227,19 @@ pub(crate) fn verdict_word(verdict: Verdict) -> &'static str {
 }
 
 impl Told {
+    /// A verdict with its place in the feed.
+    pub fn new(seq: i64, entry: &VerdictEntry, expires_ms: u64) -> Self {
+        Self {
+            seq,
+            event: entry.event.to_string(),
+            decision: entry.decision.to_string(),
+            verdict: verdict_word(entry.verdict).to_owned(),
+            mode: mode_word(entry.mode).to_owned(),
+            failed: entry.failed.as_ref().map(ToString::to_string),
+            expires_at: timestamp(expires_ms),
+        }
+    }
+
     /// What was told of the mode.
     pub(crate) fn mode(&self) -> Mode {
         mode_of(&self.mode)

@@ -19,11 +19,11 @@ const CLOCK_SET_BACK_MS: i64 = 60_000;
 
 /// Who sent a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Sender {
+pub struct Sender {
     /// As it names itself.
-    pub(crate) reporter: Reporter,
+    pub reporter: Reporter,
     /// `false` for an aggregator that speaks for a service: it is no proxy of it.
-    pub(crate) is_proxy: bool,
+    pub is_proxy: bool,
 }
 
 /// Notes that these were heard of, and returns the reporters that may not be who they say: their id or their

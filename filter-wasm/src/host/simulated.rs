@@ -1,5 +1,5 @@
-//! A proxy in memory, for tests: several VMs share its data, metrics, clock and aggregator. It counts hostcalls, since they
-//! are what a request costs.
+//! A proxy in memory, for tests and for the simulation (feature `simulated`): several VMs share its data, metrics, clock and
+//! aggregator. It counts hostcalls, since they are what a request costs.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -9,65 +9,84 @@ use super::{HeaderMap, Headers, Host, Level, MetricKind, Outcall, Refused, Reply
 
 /// What all VMs of a proxy share.
 #[derive(Debug, Default)]
-pub(crate) struct Proxy {
-    pub(crate) now_ms: Cell<u64>,
+pub struct Proxy {
+    /// The proxy's clock, ms since 1970.
+    pub now_ms: Cell<u64>,
     shared: RefCell<HashMap<String, (Vec<u8>, u32)>>,
     writes: Cell<u32>,
     metrics: RefCell<Vec<(String, i64)>>,
     /// Calls to the aggregator not answered yet: token, path, body.
-    pub(crate) calls: RefCell<Vec<(u32, String, Vec<u8>)>>,
+    pub calls: RefCell<Vec<(u32, String, Vec<u8>)>>,
     tokens: Cell<u32>,
     /// How calls are refused, if they are.
-    pub(crate) refuses_calls: Cell<Option<Refused>>,
+    pub refuses_calls: Cell<Option<Refused>>,
 }
 
 impl Proxy {
-    pub(crate) fn at(now_ms: u64) -> Rc<Self> {
+    /// A proxy whose clock stands at `now_ms`.
+    pub fn at(now_ms: u64) -> Rc<Self> {
         let proxy = Self::default();
         proxy.now_ms.set(now_ms);
         Rc::new(proxy)
     }
 
-    pub(crate) fn metric(&self, name: &str) -> i64 {
+    /// The value of a metric over all VMs.
+    pub fn metric(&self, name: &str) -> i64 {
         let metrics = self.metrics.borrow();
         metrics.iter().find(|(n, _)| n == name).map_or(0, |m| m.1)
     }
 
     /// Bytes held for all VMs.
-    pub(crate) fn shared_bytes(&self) -> usize {
+    pub fn shared_bytes(&self) -> usize {
         self.shared.borrow().values().map(|(v, _)| v.len()).sum()
     }
 }
 
 /// What a local reply was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Said {
-    pub(crate) status: u16,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: String,
-    pub(crate) grpc: Option<u8>,
+pub struct Said {
+    /// HTTP status.
+    pub status: u16,
+    /// Headers beside the status.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: String,
+    /// gRPC status.
+    pub grpc: Option<u8>,
 }
 
-type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+/// A header map.
+pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// One VM's side of the proxy.
 #[derive(Debug)]
-pub(crate) struct Simulated {
-    pub(crate) proxy: Rc<Proxy>,
-    pub(crate) configuration: RefCell<String>,
-    pub(crate) properties: RefCell<HashMap<String, Vec<u8>>>,
-    pub(crate) request: RefCell<Pairs>,
-    pub(crate) response: RefCell<Pairs>,
-    pub(crate) answer: RefCell<(Pairs, Vec<u8>)>,
-    pub(crate) said: RefCell<Option<Said>>,
-    pub(crate) tick_ms: Cell<u32>,
-    pub(crate) log: RefCell<Vec<String>>,
-    pub(crate) hostcalls: Cell<u32>,
+pub struct Simulated {
+    /// What it shares with the other VMs.
+    pub proxy: Rc<Proxy>,
+    /// The plugin's configuration.
+    pub configuration: RefCell<String>,
+    /// Properties by their dotted path.
+    pub properties: RefCell<HashMap<String, Vec<u8>>>,
+    /// The current request's headers.
+    pub request: RefCell<Pairs>,
+    /// The current response's headers.
+    pub response: RefCell<Pairs>,
+    /// The answer to our own call: headers and body.
+    pub answer: RefCell<(Pairs, Vec<u8>)>,
+    /// The local reply, if one was given.
+    pub said: RefCell<Option<Said>>,
+    /// How often it wants to tick, ms.
+    pub tick_ms: Cell<u32>,
+    /// What it logged.
+    pub log: RefCell<Vec<String>>,
+    /// How many hostcalls it made.
+    pub hostcalls: Cell<u32>,
     seed: Cell<u64>,
 }
 
 impl Simulated {
-    pub(crate) fn new(proxy: &Rc<Proxy>, seed: u64) -> Self {
+    /// One more VM of this proxy; `seed` is what its random numbers come from.
+    pub fn new(proxy: &Rc<Proxy>, seed: u64) -> Self {
         Self {
             proxy: Rc::clone(proxy),
             configuration: RefCell::default(),
@@ -83,7 +102,8 @@ impl Simulated {
         }
     }
 
-    pub(crate) fn set_number(&self, path: &str, number: Option<i64>) {
+    /// Sets an integer property, or takes it away.
+    pub fn set_number(&self, path: &str, number: Option<i64>) {
         let mut properties = self.properties.borrow_mut();
         match number {
             Some(n) => properties.insert(path.into(), n.to_le_bytes().into()),
@@ -105,7 +125,7 @@ impl Simulated {
 }
 
 /// Headers as they are written in tests: `name: value` by lines.
-pub(crate) fn pairs(text: &str) -> Pairs {
+pub fn pairs(text: &str) -> Pairs {
     text.lines()
         .filter_map(|line| line.trim().split_once(": "))
         .map(|(name, value)| (name.into(), value.into()))

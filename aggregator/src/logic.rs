@@ -8,7 +8,7 @@ pub use crate::ingest::Batch;
 pub use crate::ingest::batch::read as read_batch;
 pub use crate::ingest::commit::is_urgent;
 pub use crate::pulse::{BEAT_MS, Pulse};
-pub use crate::store::aggregators::{Alive, joined, quiet};
+pub use crate::store::aggregators::{Alive, quiet, unheard};
 pub use crate::store::feed::{Head, Told};
 pub use crate::store::reporters::Sender;
 pub use crate::withdrawal::withdrawn;

@@ -21,7 +21,6 @@ pub struct Pulse {
 /// A beat under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Beat {
-    refused: bool,
     /// Since when reports had to be refused, ms.
     pub refused_since_ms: Option<u64>,
 }
@@ -44,7 +43,7 @@ impl Pulse {
     /// Whether the store knows of every time until now in which reports could not be taken.
     pub fn is_fresh(&self, now_ms: u64) -> bool {
         let age_ms = now_ms.saturating_sub(self.last_beat_ms.load(Ordering::Acquire));
-        age_ms < aggregators::SILENCE_MS
+        age_ms < aggregators::SILENCE_MS && !self.refused.load(Ordering::Relaxed)
     }
 
     /// A beat begins: since when reports had to be refused, if they had, ms.
@@ -52,16 +51,16 @@ impl Pulse {
         let refused = self.refused.swap(false, Ordering::Relaxed);
         let last_ms = self.last_beat_ms.load(Ordering::Acquire);
         Beat {
-            refused,
             refused_since_ms: (refused && last_ms > 0).then_some(last_ms),
         }
     }
 
     /// The beat that began is committed, or it is not.
-    pub fn end_beat(&self, beat: Beat, now_ms: u64, is_committed: bool) {
+    pub fn end_beat(&self, now_ms: u64, is_committed: bool) {
         if is_committed {
             self.last_beat_ms.store(now_ms, Ordering::Release);
-        } else if beat.refused {
+        } else {
+            // A store that takes no beat takes no reports either.
             self.refuse();
         }
     }
@@ -71,7 +70,7 @@ impl Pulse {
         let beat = self.begin_beat();
         let refused_since = beat.refused_since_ms.map(timestamp);
         let outcome = self.write(store, now_ms, refused_since).await;
-        self.end_beat(beat, now_ms, outcome.is_ok());
+        self.end_beat(now_ms, outcome.is_ok());
         outcome
     }
 
@@ -91,5 +90,29 @@ impl Pulse {
         aggregators::beat(&mut transaction, self.id, timestamp(now_ms), refused_since).await?;
         transaction.commit().await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pulse;
+
+    #[test]
+    fn nothing_is_decided_until_our_own_outage_is_written_down() {
+        let pulse = Pulse::new(1);
+        assert!(!pulse.is_fresh(10_000), "it has not begun");
+        assert_eq!(pulse.begin_beat().refused_since_ms, None);
+        pulse.end_beat(10_000, true);
+        assert!(pulse.is_fresh(11_000) && !pulse.is_fresh(12_000));
+        // A batch was refused.
+        pulse.refuse();
+        assert!(!pulse.is_fresh(10_100));
+        assert_eq!(pulse.begin_beat().refused_since_ms, Some(10_000));
+        // The store takes no beat, so it took no reports either.
+        pulse.end_beat(11_000, false);
+        assert!(!pulse.is_fresh(11_001));
+        assert_eq!(pulse.begin_beat().refused_since_ms, Some(10_000));
+        pulse.end_beat(11_500, true);
+        assert!(pulse.is_fresh(11_501));
     }
 }

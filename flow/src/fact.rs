@@ -38,7 +38,7 @@ pub struct Fact {
 
 /// Clocks that are closer than this count as equal, ms: by how long batches take on their way, a difference
 /// cannot be told better.
-const CLOCKS_EQUAL_MS: u64 = 1_000;
+pub(crate) const CLOCKS_EQUAL_MS: u64 = 1_000;
 
 /// A time of a reporter by the aggregator's clock, which is `clock_ms` ahead of the reporter's.
 pub fn set_right(at_ms: u64, clock_ms: i64) -> u64 {

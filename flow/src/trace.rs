@@ -11,6 +11,7 @@ use kaeru_protocol::{
     DecisionId, Ending, EventId, EventType, Outcome, Peer, ReporterId, ServiceName, Side, Word,
 };
 
+use crate::fact::CLOCKS_EQUAL_MS;
 use crate::{ReportKey, StatusPattern};
 
 /// What a step may have left behind.
@@ -343,6 +344,13 @@ pub struct UndoSeen {
 }
 
 impl Trace {
+    /// The earliest that it may have begun, by the aggregator's clock, ms: its reports may have come late, and the
+    /// times that they state are right to a second.
+    pub fn may_have_begun_ms(&self) -> u64 {
+        let stated_ms = self.first_ms.saturating_sub(CLOCKS_EQUAL_MS);
+        self.began_received_ms.min(stated_ms)
+    }
+
     /// Whether anything is still open.
     pub fn is_open(&self) -> bool {
         self.steps.values().any(Step::is_open)

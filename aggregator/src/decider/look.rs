@@ -144,7 +144,7 @@ impl<'a> Look<'a> {
             .collect();
         let began_ms = traces
             .iter()
-            .map(|(_, t)| t.began_received_ms)
+            .map(|(_, t)| t.may_have_begun_ms())
             .min()
             .unwrap_or(self.now_ms);
         let names: Vec<String> = traces.iter().map(|(held, _)| held.event.clone()).collect();

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use kaeru_protocol::{Kind, Mode, Verdict};
+use kaeru_protocol::{Body, Kind, Mode, Verdict};
 
 use crate::app::App;
 use crate::clock::{self, timestamp};
@@ -252,9 +252,9 @@ async fn our_own_outage_dooms_nobody() {
         ("running", 0)
     );
 
-    // The proxy goes on reporting, and a heartbeat after our return it has still not named the job.
-    hear(&app, back_ms + 10_000).await;
-    app.decider.decide_once(back_ms + 10_000).await;
+    // The proxy goes on reporting; a heartbeat after the longest back-off has ended it has still not named the job.
+    hear(&app, back_ms + 40_000).await;
+    app.decider.decide_once(back_ms + 40_000).await;
     assert_eq!(number(&app, DECISIONS).await, 1);
     let rule: String = sqlx::query_scalar("SELECT body->'reason'->>'rule' FROM decisions")
         .fetch_one(app.store.pool())
@@ -275,35 +275,6 @@ async fn hear(app: &App, at_ms: u64) {
             .await
             .unwrap();
     }
-}
-
-#[tokio::test]
-async fn a_loss_that_is_told_after_the_decision_makes_its_plan_incomplete() {
-    let app = testing::app().await;
-    let mut web = Side::new(1, "shop/web");
-    let mut db = Side::new(2, "shop/db");
-    db.state(&app, attempt("e-1", Some("shop/web"), 200))
-        .await
-        .unwrap();
-    web.state(&app, failed("e-1", None)).await.unwrap();
-    let now_ms = clock::now_ms();
-    app.decider.decide_once(now_ms).await;
-    let missing = "SELECT jsonb_array_length(body->'missing')::bigint FROM decisions";
-    assert_eq!(number(&app, missing).await, 0);
-    // A proxy of the database was started anew, and nobody knows what it held.
-    let mut anew = Side::new(3, "shop/db");
-    anew.reporter.proxy = db.reporter.proxy.clone();
-    let mut status = kaeru_protocol::ProxyStatus::default();
-    status.reporters.push(kaeru_protocol::ReporterMark {
-        id: anew.reporter.id,
-        seq: 1,
-        dropped: 0,
-        gone: false,
-    });
-    let told = anew.body(kaeru_protocol::Body::Proxy(Box::new(status)));
-    app.ingest.store(anew.batch(vec![told])).await.unwrap();
-    app.decider.decide_once(now_ms + 1).await;
-    assert_eq!(number(&app, missing).await, 1);
 }
 
 #[tokio::test]
@@ -570,4 +541,29 @@ async fn state_of_if_any(app: &App) -> Option<String> {
 fn parts_are_shared_between_tasks() {
     fn is_shared<T: Send + Sync>() {}
     is_shared::<Arc<crate::app::Parts>>();
+}
+
+#[tokio::test]
+async fn a_loss_that_becomes_known_makes_a_plan_incomplete() {
+    let app = testing::app().await;
+    let mut web = Side::new(1, "shop/web");
+    web.state(&app, attempt("e-1", None, 200)).await.unwrap();
+    let mut backend = Side::new(2, "shop/backend");
+    let outcome = failed("e-1", Some("shop/web"));
+    backend.state(&app, outcome).await.unwrap();
+    app.decider.decide_once(clock::now_ms()).await;
+    let incomplete = "SELECT count(*) FROM decisions WHERE body->'missing' ? 'shop/backend'";
+    assert_eq!(number(&app, incomplete).await, 0);
+
+    // Its proxy was started anew: what its old reporter held, nobody can count.
+    let mut after = Side::new(3, "shop/backend");
+    after.reporter.proxy = backend.reporter.proxy.clone();
+    let told = after.body(Body::Proxy(Box::default()));
+    app.ingest.store(after.batch(vec![told])).await.unwrap();
+    app.decider.decide_once(clock::now_ms()).await;
+    assert_eq!(number(&app, incomplete).await, 1);
+    assert_eq!(
+        number(&app, "SELECT revision::bigint FROM decisions").await,
+        2
+    );
 }

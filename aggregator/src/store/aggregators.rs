@@ -10,7 +10,7 @@ use super::Result;
 use crate::clock::{millis, timestamp};
 
 pub(crate) use quiet::SILENCE_MS;
-pub use quiet::{Alive, joined, quiet};
+pub use quiet::{Alive, quiet, unheard};
 
 /// Outages and aggregators older than this matter to no open event.
 const KEPT: TimeDelta = TimeDelta::days(1);
@@ -90,7 +90,7 @@ pub(crate) async fn leave(
     Ok(())
 }
 
-/// Times in which reports could not be taken, oldest first; what touches is one.
+/// Times in which reports could not be taken, or had yet to come, oldest first.
 pub(crate) async fn outages(
     connection: &mut PgConnection,
     now: DateTime<Utc>,
@@ -102,7 +102,7 @@ pub(crate) async fn outages(
     .bind(OUTAGES_MAX)
     .fetch_all(connection)
     .await?;
-    Ok(joined(rows.into_iter().rev().map(|(since, until)| Span {
+    Ok(unheard(rows.into_iter().rev().map(|(since, until)| Span {
         from_ms: millis(since),
         to_ms: millis(until),
     })))

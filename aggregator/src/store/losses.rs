@@ -5,17 +5,14 @@ use kaeru_flow::{Loss, Span};
 use kaeru_protocol::{ReporterId, ServiceName};
 use sqlx::PgConnection;
 
-use super::Result;
+use super::{Result, intake};
 use crate::clock::millis;
 
 /// Losses that are read at most, the newest: a plan that names this many services is incomplete anyhow.
 const LOSSES_MAX: i64 = 1_000;
 
-/// Events with a live decision that are looked at again for one loss: more would hold its transaction up.
-const RECALLED_MAX: i64 = 10_000;
-
-/// Writes down that a reporter lost reports between two times, and has the live decisions of that time looked at
-/// again: their plans may be incomplete.
+/// Writes down that a reporter lost reports between two times. Plans of that time are no longer known to be complete:
+/// the decider looks at them again.
 pub(crate) async fn add(
     connection: &mut PgConnection,
     reporter: i64,
@@ -34,20 +31,7 @@ pub(crate) async fn add(
     .bind(lost)
     .execute(&mut *connection)
     .await?;
-    let events: Vec<String> = sqlx::query_scalar(
-        "SELECT event FROM events
-         WHERE state = 'rolling_back' AND first_at <= $2 AND last_received >= $1 - interval '1 minute'
-         ORDER BY first_at DESC LIMIT $3",
-    )
-    .bind(since)
-    .bind(until)
-    .bind(RECALLED_MAX)
-    .fetch_all(&mut *connection)
-    .await?;
-    for entry in events.chunks(crate::decider::ENTRY_EVENTS_MAX) {
-        super::intake::add(&mut *connection, entry).await?;
-    }
-    Ok(())
+    intake::add_rolled_back(connection, (since, until)).await
 }
 
 /// Service, reporter, since, until.

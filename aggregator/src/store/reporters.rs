@@ -14,6 +14,9 @@ use super::reports::reporter_number;
 use crate::accounts::{Account, Told};
 use crate::clock::{millis, timestamp};
 
+/// What a reporter gave out before it, or its proxy's status, was first heard of goes back this far at most, as far as
+/// we can know.
+const UNKNOWN: TimeDelta = TimeDelta::minutes(5);
 /// A clock that seems so much further behind than before was set back, ms: no batch takes that long.
 const CLOCK_SET_BACK_MS: i64 = 60_000;
 
@@ -39,9 +42,10 @@ pub(crate) async fn hear(
     // A batch that took long makes a clock seem behind: the least is nearest to the truth, until a clock is set back.
     let known: Vec<i64> = sqlx::query_scalar(
         "INSERT INTO reporters AS r (id, proxy, service, gateway, clock_ms, first_heard, last_heard, checked_at)
-         SELECT id, proxy, service, gateway, clock_ms, $6, $6, $6
+         SELECT id, new.proxy, new.service, new.gateway, clock_ms, $6, $6, coalesce(p.status_at, $8)
          FROM unnest($1::bigint[], $2::text[], $3::text[], $4::boolean[], $5::bigint[])
-             AS new (id, proxy, service, gateway, clock_ms) ORDER BY id
+             AS new (id, proxy, service, gateway, clock_ms)
+         LEFT JOIN proxies p ON p.proxy = new.proxy ORDER BY id
          ON CONFLICT (id) DO UPDATE SET last_heard = greatest(r.last_heard, excluded.last_heard),
              clock_ms = CASE WHEN excluded.clock_ms BETWEEN r.clock_ms AND r.clock_ms + $7 THEN r.clock_ms
                  ELSE excluded.clock_ms END
@@ -55,6 +59,7 @@ pub(crate) async fn hear(
     .bind(ids.iter().map(|id| clocks.get(id).copied().unwrap_or(0)).collect::<Vec<_>>())
     .bind(now)
     .bind(CLOCK_SET_BACK_MS)
+    .bind(now - UNKNOWN)
     .fetch_all(&mut *connection)
     .await?;
     // One row a proxy, whatever number of its VMs sent.
@@ -98,10 +103,14 @@ pub(crate) async fn take_status(
     at_ms: u64,
     now: DateTime<Utc>,
 ) -> Result<u64> {
-    let clock_ms: Option<i64> = sqlx::query_scalar("SELECT clock_ms FROM reporters WHERE id = $1")
-        .bind(reporter_number(sender.id))
-        .fetch_one(&mut *connection)
-        .await?;
+    let (clock_ms, stated_before): (Option<i64>, Option<DateTime<Utc>>) = sqlx::query_as(
+        "SELECT r.clock_ms, p.status_at FROM reporters r LEFT JOIN proxies p ON p.proxy = r.proxy
+         WHERE r.id = $1",
+    )
+    .bind(reporter_number(sender.id))
+    .fetch_one(&mut *connection)
+    .await?;
+    let since = stated_before.unwrap_or(now - UNKNOWN);
     let stated_ms = set_right(at_ms, clock_ms.unwrap_or(0));
     let at = timestamp(stated_ms);
     let counts = &status.counts;
@@ -133,7 +142,7 @@ pub(crate) async fn take_status(
     let mut marks = status.reporters.clone();
     marks.sort_unstable_by_key(|mark| reporter_number(mark.id));
     for mark in &marks {
-        lost += take_mark(&mut *connection, sender, mark, stated_ms, now).await?;
+        lost += take_mark(&mut *connection, sender, mark, stated_ms, (since, now)).await?;
     }
     miss(connection, sender, &marks, at).await?;
     Ok(lost)
@@ -171,12 +180,12 @@ async fn take_mark(
     sender: &Reporter,
     mark: &ReporterMark,
     stated_ms: u64,
-    now: DateTime<Utc>,
+    (since, now): (DateTime<Utc>, DateTime<Utc>),
 ) -> Result<u64> {
     let id = reporter_number(mark.id);
     let marked: Option<Sequences> = sqlx::query_as(
         "INSERT INTO reporters AS r (id, proxy, service, gateway, first_heard, last_heard, checked_at)
-         VALUES ($1, $2, $3, $4, $5, $5, $5)
+         VALUES ($1, $2, $3, $4, $5, $5, $6)
          ON CONFLICT (id) DO UPDATE SET gone_at = NULL WHERE r.proxy = excluded.proxy
          RETURNING marked_seq, marked_at, marked_gone, checked_seq, checked_at, dropped, missing",
     )
@@ -185,6 +194,7 @@ async fn take_mark(
     .bind(sender.service.as_str())
     .bind(sender.gateway)
     .bind(now)
+    .bind(since)
     .fetch_optional(&mut *connection)
     .await?;
     // A reporter of another proxy is not this proxy's to speak for.

@@ -121,7 +121,7 @@ impl Case<'_> {
     /// Services of the event, or of its learned flow, that lost reports or fell silent in its time.
     fn missing(&self) -> BTreeSet<Peer> {
         let earlier = self.planned().into_iter().flat_map(|p| &p.missing);
-        let from_ms = self.trace.began_received_ms;
+        let from_ms = self.trace.may_have_begun_ms();
         let to_ms = self
             .trace
             .last_received_ms

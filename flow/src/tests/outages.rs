@@ -74,14 +74,14 @@ fn an_outage_puts_off_every_rule_that_reads_silence() {
         "web POST /orders open deadline=1 in=100 due=60000; ? 2000; ? 5001",
         &outage(500, 5_000),
         &expect![[r#"
-            2000: running, look again after 1095
+            2000: running, look again after 5000
               entry: the entry shop/web is still open
               stalled: shop/web is open and heard of
               deadline: its 1s are not over
             5001: running, look again after 1999
               entry: the entry shop/web is still open
               stalled: shop/web is open and heard of
-              deadline: its time is up, but what is open is out of touch
+              deadline: its 1s are not over
         "#]],
     );
 }
@@ -124,5 +124,49 @@ fn losses_make_a_plan_incomplete() {
           undo shop/backend (maybe)
           undo shop/db (yes) after shop/backend
     "#]],
+    );
+}
+
+#[test]
+fn an_end_from_the_time_of_an_outage_may_come_after_it() {
+    // A job says `running`; its deadline passes while nothing can be heard, its last word comes later.
+    check_in(
+        "web POST /orders 202 deadline=2 word=running; ? 12000; web says succeeded at=1500 in=12500; ? 14000",
+        &outage(1_000, 11_000),
+        &expect![[r#"
+            12000: running, look again after 1000
+              entry: the entry shop/web is still open
+              stalled: shop/web said `running`, and the policy lets it be silent
+              deadline: its 2s are not over
+            14000: running, look again after 500
+              entry: the entry shop/web succeeded
+        "#]],
+    );
+}
+
+#[test]
+fn an_event_may_have_begun_before_its_reports_came() {
+    let setting = Setting {
+        losses: vec![Loss {
+            service: service("db").into(),
+            reporter: None,
+            span: Span {
+                from_ms: 0,
+                to_ms: 4_000,
+            },
+        }],
+        ..Setting::default()
+    };
+    check_in(
+        "web>db POST /rows ok at=3000 in=9000; web>backend POST /pay 402 word=failed at=3010 in=9000; ? 9000",
+        &setting,
+        &expect![[r#"
+            9000: rolling_back, look again after 2000
+            roll back, revision 1: shop/backend says that the event failed for good
+              because shop/backend said `failed` (00000041c27640ad/1)
+              undo shop/backend (maybe)
+              undo shop/db (yes) after shop/backend
+              incomplete: not all was heard of shop/db
+        "#]],
     );
 }

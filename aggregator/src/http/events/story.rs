@@ -127,7 +127,7 @@ impl Seen {
         let now_at = timestamp(now_ms);
         let heard = reporters::heard(&mut *snapshot, &open).await?;
         let outages = aggregators::outages(&mut *snapshot, now_at).await?;
-        let began_at = timestamp(trace.began_received_ms);
+        let began_at = timestamp(trace.may_have_begun_ms());
         let losses = losses::since(&mut *snapshot, began_at, now_at).await?;
         let now = Now {
             at_ms: now_ms,

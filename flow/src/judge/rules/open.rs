@@ -161,7 +161,8 @@ impl Case<'_> {
     /// What is open at `at_ms` is late; what ended before is heard of a flush later.
     fn late(&self, at_ms: u64, given_ms: u64) -> Look {
         let settle_ms = self.event.settle_ms();
-        let until_ms = at_ms.saturating_add(settle_ms);
+        // An end from the time of an outage may come after it.
+        let until_ms = self.counts_from(at_ms, settle_ms);
         if self.now.at_ms < until_ms && self.trace.is_open() {
             return Look::waits(until_ms, format!("its {} are not over", duration(given_ms)));
         }

@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build wasm wasm-crash demo test lint clean
+.PHONY: help setup build wasm wasm-crash demo test torture lint clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := $(TARGET)/wasm32-wasip1/wasm/kaeru_filter.wasm
@@ -34,6 +34,9 @@ demo: build ## show it: a small shop, real proxies, one failed order (ONCE=1: ch
 test: setup wasm wasm-crash ## run every test
 	cargo build --locked --workspace --all-targets
 	cargo test --locked --workspace
+
+torture: setup ## simulate 100,000 schedules (ARGS="--seed 7": the story of one; see docs/SIMULATION.md)
+	cargo run --locked --package kaeru-sim --bin torture -- $(ARGS)
 
 lint: setup ## formatting, lints, and the crates that we may use
 	cargo fmt --all --check

@@ -14,6 +14,15 @@ const OURS: &[(&str, &[&str])] = &[
     ("kaeru-filter", &["kaeru-protocol"]),
     ("kaeru-aggregator", &["kaeru-flow", "kaeru-protocol"]),
     ("kaeru-e2e", &["kaeru-protocol"]),
+    (
+        "kaeru-sim",
+        &[
+            "kaeru-aggregator",
+            "kaeru-filter",
+            "kaeru-flow",
+            "kaeru-protocol",
+        ],
+    ),
 ];
 
 /// Crates that only these of ours may use; deny.toml says the same.

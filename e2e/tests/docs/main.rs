@@ -9,4 +9,5 @@ mod links;
 mod manifests;
 mod names;
 mod repo;
+mod rules;
 mod schema;

@@ -13,7 +13,7 @@ use crate::{
 
 /// How long after an event's last report a silent proxy is known to be silent, ms: its promise of a status within
 /// 65 s is broken then. (A loss that is written down wakes its events by itself.)
-const SILENCE_KNOWN_MS: u64 = 120_000;
+const SILENCE_KNOWN_MS: u64 = 70_000;
 
 impl Case<'_> {
     /// The first revision, unless there is nothing to undo.

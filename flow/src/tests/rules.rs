@@ -426,7 +426,7 @@ fn a_job_that_said_running_owes_a_word() {
               because the last word of shop/worker was `running` (0000000243adf245/1)
               by policy 3 for shop/worker: `silence: 5s`
               undo shop/worker (yes)
-            9900: rolling_back, settled, look again after 117125
+            9900: rolling_back, settled, look again after 67125
               stalled: shop/worker stalled: it said `running` and has been silent longer than the policy allows
         "#]],
     );

@@ -4,6 +4,7 @@
 use anyhow::{Context, Result};
 use kaeru_e2e::api::{Decision, Event};
 use kaeru_e2e::shop::{Order, Role, Told};
+use kaeru_e2e::wait::{self, Seen};
 use kaeru_e2e::world::World;
 use kaeru_protocol::VerdictPage;
 use tokio::task::JoinHandle;
@@ -80,9 +81,13 @@ impl Late {
         api.roll_back(&id, "alice", "it takes too long").await?;
         let decision = api.decision_of(&id).await?;
         assert_eq!(decision.revision, 1);
-        let told = api.feed().await?;
-        let mut verdicts = told.verdicts.iter();
-        assert!(verdicts.any(|verdict| verdict.event.as_str() == id));
+        let told = wait::until("the verdict on the feed", || async {
+            let told = api.feed().await?;
+            let mut verdicts = told.verdicts.iter();
+            let is_told = verdicts.any(|verdict| verdict.event.as_str() == id);
+            Ok(Seen::when(is_told, told))
+        });
+        let told = told.await?;
         Ok(Self {
             world,
             order,

@@ -69,6 +69,7 @@ impl Trace {
         for fact in calls_seen {
             trace.take_call(fact, &heard);
         }
+        trace.take_progress(facts.values());
         trace.put_in_order();
         trace.event_type = event_type(facts.values(), &trace);
         trace.deadline = deadline(facts.values());
@@ -114,7 +115,6 @@ impl Trace {
         if let Some(parent) = &report.call.from {
             step.parents.insert(parent.clone().into());
         }
-        step.progress = report.progress.or(step.progress);
         if let Some(cost) = report.cost {
             *step.cost.get_or_insert(0.0) += cost;
         }
@@ -197,8 +197,18 @@ impl Trace {
         let step = self.step(fact.service.clone().into());
         step.gateway |= fact.gateway;
         step.handed_over &= fact.report.handed_over;
-        step.progress = fact.report.progress.or(step.progress);
         step.hear(word, fact);
+    }
+
+    /// How far each service is, as it said last: its words may come by several reporters.
+    fn take_progress<'a>(&mut self, facts: impl Iterator<Item = &'a Fact>) {
+        let mut said: Vec<&Fact> = facts.filter(|f| f.report.progress.is_some()).collect();
+        said.sort_by_key(|f| (f.at_ms, f.key));
+        for fact in said {
+            if let Some(step) = self.steps.get_mut(&Peer::from(fact.service.clone())) {
+                step.progress = fact.report.progress;
+            }
+        }
     }
 
     fn take_refusal(&mut self, fact: &Fact) {

@@ -15,7 +15,8 @@ use crate::app::Parts;
 use crate::store::reporters::Sender;
 use commit::Committer;
 
-/// KiB of batch bodies that are in work at once: 16 MiB, and about five times as much while they wait as reports.
+/// KiB of batch bodies that are in work at once, from their first byte until they are committed or given up: 16 MiB, and
+/// about five times as much while they wait as reports.
 const ADMITTED_KIB: usize = 16 * 1024;
 /// Batches that wait for a transaction: more than are admitted, at 4 KiB and more each.
 const WAITING_MAX: usize = 4_096;
@@ -49,7 +50,12 @@ pub struct Batch {
 struct Waiting {
     batch: Batch,
     answer: oneshot::Sender<Result<Receipt, Fault>>,
+    /// Held here, since its sender may go away long before the batch does.
+    room: Room,
 }
+
+/// Room that was made for a batch.
+pub(crate) type Room = OwnedSemaphorePermit;
 
 /// Why a batch was not stored; nothing of it was.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,8 +85,8 @@ pub(crate) fn start(parts: Arc<Parts>) -> (Ingest, impl Future<Output = ()>) {
 }
 
 impl Ingest {
-    /// Room for a body of so many bytes, held until the batch is answered.
-    pub(crate) fn admit(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Fault> {
+    /// Room for a body of so many bytes, held as long as the batch is.
+    pub(crate) fn admit(&self, bytes: usize) -> Result<Room, Fault> {
         let kib = u32::try_from(bytes.div_ceil(1024).max(4)).unwrap_or(u32::MAX);
         self.admission
             .clone()
@@ -88,36 +94,62 @@ impl Ingest {
             .map_err(|_| Fault::Overload)
     }
 
-    /// Stores a batch, and answers after its commit.
+    /// Stores a small batch of our own.
     pub(crate) async fn store(&self, batch: Batch) -> Result<Receipt, Fault> {
+        let room = self.admit(0)?;
+        self.store_in(room, batch).await
+    }
+
+    /// Stores a batch for which there is room, and answers after its commit.
+    pub(crate) async fn store_in(&self, room: Room, batch: Batch) -> Result<Receipt, Fault> {
         let (answer, receipt) = oneshot::channel();
-        self.queue
-            .try_send(Waiting { batch, answer })
-            .map_err(|_| Fault::Overload)?;
+        let waiting = Waiting {
+            batch,
+            answer,
+            room,
+        };
+        self.queue.try_send(waiting).map_err(|_| Fault::Overload)?;
         receipt.await.unwrap_or(Err(Fault::StoreAway))
     }
 }
 
-/// Takes everything that waits, up to one transaction's worth, and commits it.
+/// Takes everything that waits, up to one transaction's worth, and commits it. What nobody waits for any more is let go:
+/// its sender has no receipt and sends it again.
 async fn work(mut queue: mpsc::Receiver<Waiting>, mut committer: Committer) {
     let mut waiting: Vec<Waiting> = Vec::new();
     loop {
         if waiting.is_empty() && queue.recv_many(&mut waiting, TRANSACTION_BATCHES_MAX).await == 0 {
             return;
         }
+        waiting.retain(|one| !one.answer.is_closed());
         let mut reports = 0;
         let fits = |one: &Waiting| {
             reports += one.batch.reports.len();
             reports <= TRANSACTION_REPORTS_MAX
         };
         let count = waiting.iter().map(fits).take_while(|fits| *fits).count();
-        let group: Vec<Waiting> = waiting.drain(..count.max(1)).collect();
-        let (batches, answers): (Vec<Batch>, Vec<_>) =
-            group.into_iter().map(|w| (w.batch, w.answer)).unzip();
+        let first = count.max(1).min(waiting.len());
+        let group: Vec<Waiting> = waiting.drain(..first).collect();
+        if group.is_empty() {
+            continue;
+        }
+        let (batches, held): (Vec<Batch>, Vec<_>) = (group.into_iter())
+            .map(|one| (one.batch, (one.answer, one.room)))
+            .unzip();
         let outcomes = committer.commit(&batches).await;
-        for (answer, outcome) in answers.into_iter().zip(outcomes) {
+        let is_away = outcomes.contains(&Err(Fault::StoreAway));
+        for ((answer, _), outcome) in held.into_iter().zip(outcomes) {
             // A sender that went away meanwhile sends again; it is stored once.
             drop(answer.send(outcome));
+        }
+        if is_away {
+            // What waited behind would wait as long for the same answer.
+            while let Ok(one) = queue.try_recv() {
+                waiting.push(one);
+            }
+            for one in waiting.drain(..) {
+                drop(one.answer.send(Err(Fault::StoreAway)));
+            }
         }
     }
 }

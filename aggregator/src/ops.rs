@@ -10,7 +10,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::watch;
 
+use crate::clock;
 use crate::metrics::Metrics;
+use crate::pulse::Pulse;
 use crate::store::Store;
 
 /// How long the store may take to answer and still count as ready.
@@ -23,6 +25,8 @@ pub(crate) struct Ops {
     pub(crate) store: Store,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
+    /// Whether it can take reports.
+    pub(crate) pulse: Arc<Pulse>,
     /// Becomes true when the schema is up to date and everything runs.
     pub(crate) started: watch::Receiver<bool>,
 }
@@ -55,7 +59,11 @@ async fn readyz(State(ops): State<Ops>) -> (StatusCode, &'static str) {
         return (StatusCode::SERVICE_UNAVAILABLE, "starting\n");
     }
     match tokio::time::timeout(PING_TIMEOUT, ops.store.ping()).await {
-        Ok(Ok(())) => (StatusCode::OK, "ready\n"),
+        Ok(Ok(())) if ops.pulse.is_able(clock::now_ms()) => (StatusCode::OK, "ready\n"),
+        Ok(Ok(())) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the database does not take what is written\n",
+        ),
         Ok(Err(_)) | Err(_) => (
             StatusCode::SERVICE_UNAVAILABLE,
             "the database does not answer\n",

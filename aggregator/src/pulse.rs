@@ -15,6 +15,7 @@ pub struct Pulse {
     /// Random, one a process.
     id: i64,
     last_beat_ms: AtomicU64,
+    last_away_ms: AtomicU64,
     refused: AtomicBool,
 }
 
@@ -31,6 +32,7 @@ impl Pulse {
         Self {
             id: id.cast_signed(),
             last_beat_ms: AtomicU64::new(0),
+            last_away_ms: AtomicU64::new(0),
             refused: AtomicBool::new(false),
         }
     }
@@ -40,10 +42,24 @@ impl Pulse {
         self.refused.store(true, Ordering::Relaxed);
     }
 
+    /// Reports had to be refused because the store did not take them.
+    pub fn store_away(&self, now_ms: u64) {
+        self.last_away_ms.store(now_ms, Ordering::Relaxed);
+    }
+
     /// Whether the store knows of every time until now in which reports could not be taken.
     pub fn is_fresh(&self, now_ms: u64) -> bool {
-        let age_ms = now_ms.saturating_sub(self.last_beat_ms.load(Ordering::Acquire));
-        age_ms < aggregators::SILENCE_MS && !self.refused.load(Ordering::Relaxed)
+        self.is_beating(now_ms) && !self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Whether reports can be taken: the store commits what we say (a full disk answers reads all the same), and took
+    /// the last reports.
+    pub fn is_able(&self, now_ms: u64) -> bool {
+        self.is_beating(now_ms) && !is_recent(self.last_away_ms.load(Ordering::Relaxed), now_ms)
+    }
+
+    fn is_beating(&self, now_ms: u64) -> bool {
+        is_recent(self.last_beat_ms.load(Ordering::Acquire), now_ms)
     }
 
     /// A beat begins: since when reports had to be refused, if they had, ms.
@@ -93,6 +109,11 @@ impl Pulse {
     }
 }
 
+/// Whether that was a moment ago. A time in the future is not: the store's clock was set back since.
+fn is_recent(ms: u64, now_ms: u64) -> bool {
+    now_ms.abs_diff(ms) < aggregators::SILENCE_MS
+}
+
 #[cfg(test)]
 mod tests {
     use super::Pulse;
@@ -114,5 +135,25 @@ mod tests {
         assert_eq!(pulse.begin_beat().refused_since_ms, Some(10_000));
         pulse.end_beat(11_500, true);
         assert!(pulse.is_fresh(11_501));
+    }
+
+    #[test]
+    fn a_beat_in_the_future_is_no_fresh_one() {
+        let pulse = Pulse::new(1);
+        pulse.end_beat(3_600_000, true);
+        assert!(!pulse.is_fresh(10_000), "the store's clock was set back");
+    }
+
+    #[test]
+    fn who_could_not_store_reports_a_moment_ago_is_not_able_to() {
+        let pulse = Pulse::new(1);
+        pulse.end_beat(10_000, true);
+        pulse.refuse();
+        assert!(pulse.is_able(10_500), "overload is no reason to go away");
+        pulse.store_away(10_500);
+        pulse.end_beat(11_000, true);
+        assert!(!pulse.is_able(11_500));
+        pulse.end_beat(13_000, true);
+        assert!(pulse.is_able(13_500));
     }
 }

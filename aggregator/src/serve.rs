@@ -122,6 +122,7 @@ async fn with_cluster(
     let ops = ops::router(ops::Ops {
         store: parts.store.clone(),
         metrics: parts.metrics.clone(),
+        pulse: parts.pulse.clone(),
         started: started.subscribe(),
     });
     let ops = tokio::spawn(async move { axum::serve(ops_listener, ops).await });

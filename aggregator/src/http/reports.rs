@@ -14,6 +14,7 @@ use super::identity;
 use super::openapi::ProblemBody;
 use super::problem::Error;
 use crate::app::App;
+use crate::clock;
 use crate::ingest::{Fault, batch};
 
 /// How long a body may take to arrive: a batch of 1 MiB at 1 Mbit/s, and a little more.
@@ -54,6 +55,9 @@ async fn take(State(app): State<App>, request: Request) -> Result<Json<Receipt>,
     if matches!(label, "overload" | "unavailable") {
         app.pulse.refuse();
     }
+    if label == "unavailable" {
+        app.pulse.store_away(clock::now_ms());
+    }
     outcome.map(Json)
 }
 
@@ -67,7 +71,7 @@ async fn receive(app: &App, request: Request) -> Result<Receipt, Error> {
     if length > limits::BATCH_BYTES_MAX {
         return Err(too_large());
     }
-    let _room = app.ingest.admit(length)?;
+    let room = app.ingest.admit(length)?;
     let bytes = read(request).await?.ok_or_else(too_large)?;
     let batch = batch::read(&bytes)?;
     drop(bytes);
@@ -76,7 +80,7 @@ async fn receive(app: &App, request: Request) -> Result<Receipt, Error> {
         &batch.sender.reporter.service,
         app.config.require_identity,
     )?;
-    Ok(app.ingest.store(batch).await?)
+    Ok(app.ingest.store_in(room, batch).await?)
 }
 
 /// The whole body; `None` when it is above its limit.

@@ -145,6 +145,51 @@ async fn admission_is_bounded_in_bytes() {
     assert!(app.ingest.admit(1).is_ok());
 }
 
+/// Senders whose time is over come again while their batches still wait: those count until they are gone.
+#[tokio::test]
+async fn a_batch_holds_its_room_though_its_sender_went_away() {
+    let app = testing::app().await;
+    let mut web = Side::new(1, "shop/web");
+    let batch = web.batch(vec![web.clone().next(attempt("e-1", None, 200))]);
+    let all = ADMITTED_KIB * 1024;
+    tokio::select! {
+        biased;
+        _ = app.ingest.store_in(app.ingest.admit(all).unwrap(), batch) => panic!("nobody works yet"),
+        () = std::future::ready(()) => {}
+    }
+    assert!(matches!(app.ingest.admit(1), Err(Fault::Overload)));
+    while app.ingest.admit(all).is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(
+        number(&app, REPORTS).await,
+        0,
+        "it has no receipt, so it is sent again"
+    );
+    web.state(&app, attempt("e-1", None, 200)).await.unwrap();
+    assert_eq!(number(&app, REPORTS).await, 1);
+}
+
+/// Each of these would need a transaction of its own.
+#[tokio::test]
+async fn what_waits_behind_a_store_that_is_away_is_told_so_at_once() {
+    let nowhere = sqlx::postgres::PgConnectOptions::new_without_pgpass().socket("/nonexistent");
+    let app = testing::app_over(crate::store::Store::new(nowhere));
+    let batches = (0..5).map(|id| {
+        let mut side = Side::new(id, "shop/web");
+        let reports =
+            (0..super::TRANSACTION_REPORTS_MAX).map(|_| side.next(attempt("e-1", None, 200)));
+        let batch = Side::new(id, "shop/web").batch(reports.collect());
+        let app = app.clone();
+        tokio::spawn(async move { app.ingest.store(batch).await })
+    });
+    for batch in batches.collect::<Vec<_>>() {
+        assert_eq!(batch.await.unwrap(), Err(Fault::StoreAway));
+    }
+    let asked = app.metrics.store_errors.with_label_values(&["unavailable"]);
+    assert_eq!(asked.get(), 1);
+}
+
 fn status(seq: u64, dropped: u64) -> Body {
     Body::Proxy(Box::new(ProxyStatus {
         due_ms: 60_000,

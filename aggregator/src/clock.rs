@@ -2,10 +2,15 @@
 //!
 //! Any number of aggregators judge by one clock, the store's: each follows it at every beat.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Utc};
+
+/// What this machine's clock showed when it was first read, and its steady clock then. From there on only the steady
+/// one counts: a jump of the other would date reports, and so waits and deadlines, wrongly until the next beat.
+static BEGAN: LazyLock<(u64, Instant)> = LazyLock::new(read);
 
 /// How far the store's clock is ahead of this machine's, ms.
 static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
@@ -33,14 +38,23 @@ fn ahead(known: i64, asked_ms: u64, store_ms: u64, answered_ms: u64) -> i64 {
     }
 }
 
-/// Milliseconds since 1970, UTC, by this machine's clock.
+/// Milliseconds since 1970, UTC, by this machine's clock as it was first read, and steady since.
+pub(crate) fn machine_ms() -> u64 {
+    let (began_ms, began) = *BEGAN;
+    began_ms.saturating_add(whole_ms(began.elapsed()))
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "this is the one place that reads the time"
 )]
-pub(crate) fn machine_ms() -> u64 {
+fn read() -> (u64, Instant) {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    u64::try_from(since.unwrap_or(Duration::ZERO).as_millis()).unwrap_or(u64::MAX)
+    (whole_ms(since.unwrap_or(Duration::ZERO)), Instant::now())
+}
+
+fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A time of the wire as the store writes it; what is out of range becomes the nearest time that is in it.

@@ -54,6 +54,17 @@ enum Error {
     Runtime(#[from] io::Error),
 }
 
+impl Error {
+    /// Whether it may pass by itself.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Schema(error) => error.is_passing(),
+            Self::Store(store::Error::Unavailable(_)) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Runs until SIGTERM or SIGINT.
 pub fn run(config: Serve) -> ExitCode {
     log(config.log_format);
@@ -126,8 +137,7 @@ async fn with_cluster(
         started: started.subscribe(),
     });
     let ops = tokio::spawn(async move { axum::serve(ops_listener, ops).await });
-    migrate(&parts.store).await?;
-    let workers = Workers::start(&parts, cluster).await?;
+    let workers = started_on(&parts, cluster).await?;
     let listener = bind(listen).await?;
     let address = listener.local_addr()?;
     let app = App::new(parts.clone(), workers.ingest.clone(), told_to_stop.clone());
@@ -212,16 +222,19 @@ impl Workers {
     }
 }
 
-/// Brings the schema up to date; waits for a database that does not answer yet.
-async fn migrate(store: &Store) -> Result<(), Error> {
+/// Brings the schema up to date and starts the workers; waits for a database that does not answer yet, or no more.
+async fn started_on(parts: &Arc<Parts>, cluster: Option<Arc<Cluster>>) -> Result<Workers, Error> {
     loop {
-        match store.migrate().await {
-            Ok(()) => return Ok(()),
+        let outcome = match parts.store.migrate().await {
+            Ok(()) => Workers::start(parts, cluster.clone()).await,
+            Err(error) => Err(Error::Schema(error)),
+        };
+        match outcome {
             Err(error) if error.is_passing() => {
                 tracing::warn!("the database does not answer yet: {}", in_full(&error));
                 tokio::time::sleep(RETRY).await;
             }
-            Err(error) => return Err(Error::Schema(error)),
+            outcome => return outcome,
         }
     }
 }

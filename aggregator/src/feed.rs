@@ -27,6 +27,7 @@ const ROWS_MAX: i64 = 8_192;
 pub(crate) struct Feed {
     live: RwLock<Live>,
     changed: watch::Sender<u64>,
+    looked: watch::Sender<u64>,
     wake: Notify,
 }
 
@@ -36,6 +37,7 @@ impl Feed {
         Arc::new(Self {
             live: RwLock::default(),
             changed: watch::Sender::new(0),
+            looked: watch::Sender::new(0),
             wake: Notify::new(),
         })
     }
@@ -53,6 +55,26 @@ impl Feed {
             .page(cursor, now_ms)
     }
 
+    /// Whether the cursor is of this history but further than we have read: another aggregator told it a moment ago, or
+    /// the store was put back.
+    pub(crate) fn is_behind(&self, cursor: &FeedCursor) -> bool {
+        self.live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_behind(cursor)
+    }
+
+    /// Waits until the store was read anew, from now on.
+    pub(crate) async fn look_again(&self) {
+        let mut looked = self.looked.subscribe();
+        // The first look may have begun before now.
+        for _ in 0..2 {
+            self.wake();
+            // The sender lives as long as we do.
+            let _ = looked.changed().await;
+        }
+    }
+
     /// Marks each change of the feed.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -65,9 +87,12 @@ impl Feed {
             if listener.is_none() {
                 listener = listen(store).await;
             }
-            if let Err(error) = patiently(self.refresh(store, metrics)).await {
-                metrics.store_failed(&error, "following the feed");
-                listener = None;
+            match patiently(self.refresh(store, metrics)).await {
+                Ok(()) => self.looked.send_modify(|looks| *looks += 1),
+                Err(error) => {
+                    metrics.store_failed(&error, "following the feed");
+                    listener = None;
+                }
             }
             tokio::select! {
                 () = self.wake.notified() => {}

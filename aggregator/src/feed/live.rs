@@ -35,6 +35,11 @@ impl Live {
         (*self.epoch == *head.epoch && self.seq <= head.seq).then_some(self.seq)
     }
 
+    /// Whether the cursor is of this history but further than it was read.
+    pub(super) fn is_behind(&self, cursor: &FeedCursor) -> bool {
+        cursor.epoch == self.epoch && i64::try_from(cursor.seq).is_ok_and(|seq| seq > self.seq)
+    }
+
     /// Takes in what was told up to `head`; says how many verdicts had to leave early.
     pub fn take(&mut self, head: &Head, is_new_history: bool, told: Vec<Told>) -> u64 {
         if is_new_history {

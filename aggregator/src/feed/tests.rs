@@ -56,6 +56,15 @@ fn a_verdict_told_again_moves_to_the_end() {
 }
 
 #[test]
+fn a_cursor_that_is_ahead_of_what_was_read_is_known() {
+    let mut live = Live::default();
+    live.take(&head("e", 2), true, vec![told(2, "a")]);
+    let is_behind = |cursor: &str| live.is_behind(&cursor.parse().unwrap());
+    assert!(is_behind("e:3"));
+    assert!(!is_behind("e:2") && !is_behind("f:3"));
+}
+
+#[test]
 fn another_history_starts_over() {
     let mut live = Live::default();
     live.take(&head("e", 2), true, vec![told(2, "a")]);

@@ -80,6 +80,20 @@ async fn wait_for_news(
     let mut changes = app.feed.changes();
     let mut stopping = app.stopping.clone();
     let until = Instant::now() + wait;
+    if let Some(cursor) = cursor.filter(|cursor| app.feed.is_behind(cursor)) {
+        // Only a store that was put back is a reason to tell everything again.
+        let nothing = || VerdictPage {
+            cursor: cursor.clone(),
+            reset: false,
+            more: false,
+            verdicts: Vec::new(),
+        };
+        tokio::select! {
+            () = app.feed.look_again() => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return Ok(nothing()),
+            () = tokio::time::sleep_until(until) => return Ok(nothing()),
+        }
+    }
     loop {
         changes.mark_unchanged();
         let page = app

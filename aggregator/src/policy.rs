@@ -36,8 +36,8 @@ pub(crate) struct Policies {
 #[derive(Debug, Default)]
 struct Known {
     in_force: Arc<InForce>,
-    /// The newest version that was looked at, valid or not.
-    looked_at: i64,
+    /// The newest edition that was looked at, valid or not.
+    looked_at: policies::Edition,
 }
 
 impl InForce {
@@ -84,13 +84,13 @@ impl Policies {
         connection: &mut PgConnection,
         metrics: &Metrics,
     ) -> Result<Arc<InForce>> {
-        let newest = policies::newest_version(&mut *connection).await?;
+        let newest = policies::newest_edition(&mut *connection).await?;
         let (mut policy, looked_at) = {
             let known = self.known();
             (known.in_force.policy.clone(), known.looked_at)
         };
         if newest != looked_at {
-            policy = newest_readable(&mut *connection, newest, metrics).await?;
+            policy = newest_readable(&mut *connection, newest.0, metrics).await?;
         }
         let tripped = breakers::open_types(connection, policy.version.cast_signed()).await?;
         metrics.policy_version.set(policy.version.cast_signed());

@@ -11,6 +11,7 @@ pub(crate) mod facts;
 pub(crate) mod feed;
 pub(crate) mod flow_pages;
 pub(crate) mod flows;
+pub(crate) mod history;
 pub(crate) mod intake;
 pub(crate) mod losses;
 pub(crate) mod pages;

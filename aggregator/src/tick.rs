@@ -13,6 +13,7 @@ use crate::embedded::Cluster;
 use crate::policy::{InForce, Watched};
 use crate::pulse::BEAT_MS;
 use crate::store::days::{self, Kept, day_of};
+use crate::store::history::{self, History};
 use crate::store::{
     Result, aggregators, breakers, calls, decisions, events, feed, losses, patiently, reporters,
 };
@@ -29,6 +30,7 @@ pub(crate) struct Tick {
     cluster: Option<Arc<Cluster>>,
     watched: Watched,
     told_modes: Option<Arc<InForce>>,
+    history: Option<History>,
 }
 
 impl Tick {
@@ -39,6 +41,7 @@ impl Tick {
             cluster,
             watched: Watched::default(),
             told_modes: None,
+            history: None,
         }
     }
 
@@ -63,7 +66,7 @@ impl Tick {
 
     /// One beat.
     pub(crate) async fn tick(&mut self, clean: bool) -> Result<()> {
-        self.follow_clock().await?;
+        self.follow_store().await?;
         let now_ms = clock::now_ms();
         let now = timestamp(now_ms);
         let parts = &self.parts;
@@ -89,12 +92,18 @@ impl Tick {
         Ok(())
     }
 
-    /// Reads the store's clock, by which all aggregators judge.
-    async fn follow_clock(&self) -> Result<()> {
+    /// Reads the store's clock, by which all aggregators judge; a restored store gets the policy and the modes anew.
+    async fn follow_store(&mut self) -> Result<()> {
         let mut connection = self.parts.store.pool().acquire().await?;
         let asked_ms = clock::machine_ms();
         let store_ms = clock::millis(aggregators::time(&mut connection).await?);
         clock::follow(asked_ms, store_ms, clock::machine_ms());
+        let current = Some(history::current(&mut connection).await?);
+        if self.history != current {
+            self.watched = Watched::default();
+            self.told_modes = None;
+            self.history = current;
+        }
         Ok(())
     }
 

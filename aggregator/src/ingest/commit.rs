@@ -17,6 +17,7 @@ use crate::clock::{self, timestamp};
 use crate::decider::ENTRY_EVENTS_MAX;
 use crate::store::calls::Calls;
 use crate::store::days::{self, Kept, day_of};
+use crate::store::history::{self, History};
 use crate::store::reporters::{self, Sender};
 use crate::store::reports::{self, Row, reporter_number};
 use crate::store::{Error, Result, intake, patiently};
@@ -31,6 +32,8 @@ pub(super) struct Committer {
     parts: Arc<Parts>,
     calls: Calls,
     made: HashSet<NaiveDate>,
+    /// Of which store the above is true.
+    history: Option<History>,
 }
 
 /// The rows of a group of batches.
@@ -49,6 +52,7 @@ impl Committer {
             parts,
             calls: Calls::default(),
             made: HashSet::new(),
+            history: None,
         }
     }
 
@@ -114,6 +118,7 @@ impl Committer {
             *least = ahead_ms.min(*least);
         }
         let mut transaction = self.parts.store.begin().await?;
+        self.follow_history(&mut transaction).await?;
         let strangers = reporters::hear(&mut transaction, &senders, &clocks, now).await?;
         let is_stranger = |batch: &Batch| {
             let id = reporter_number(batch.sender.reporter.id);
@@ -142,6 +147,17 @@ impl Committer {
             .zip(std::mem::take(&mut group.rejected))
             .map(receipt)
             .collect())
+    }
+
+    /// Forgets what was read of another store: in a restored one the same number may name another call.
+    async fn follow_history(&mut self, connection: &mut PgConnection) -> Result<()> {
+        let current = Some(history::current(connection).await?);
+        if self.history != current {
+            self.calls = Calls::default();
+            self.made.clear();
+            self.history = current;
+        }
+        Ok(())
     }
 
     /// Makes rows of the batches' reports.

@@ -52,8 +52,8 @@ pub struct Told {
 /// Where the feed stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Which history of the store this is: the store itself, the Postgres it lives in, and its timeline, which
-    /// a restore or failover changes.
+    /// Which history of the store this is: the store itself, the Postgres it lives in, its timeline, which a
+    /// failover or a restore to a point in time changes, and its table, which a restore from a dump makes anew.
     pub epoch: String,
     /// The last sequence that was given.
     pub seq: i64,
@@ -63,7 +63,8 @@ pub struct Head {
 pub(crate) async fn head(connection: &mut PgConnection) -> Result<Head> {
     let (epoch, seq) = sqlx::query_as(
         "SELECT id || '-' || to_hex(system_identifier) || '-'
-             || ltrim(left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), '0'), feed_seq
+             || ltrim(left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), '0')
+             || '-' || to_hex('store'::regclass::oid::bigint), feed_seq
          FROM store, pg_control_system()",
     )
     .fetch_one(connection)

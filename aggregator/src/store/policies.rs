@@ -13,19 +13,19 @@ use super::Result;
 /// The lock's number: "policy" in ASCII.
 const LOCK: i64 = 0x706f_6c69_6379;
 
-/// The newest version's number; 0 is the built-in policy. It, and the breakers, stay as they
-/// are while the caller's transaction lasts.
-pub(crate) async fn newest_version(connection: &mut PgConnection) -> Result<i64> {
+/// One text of the policy: the number of its version, 0 for the built-in one, and when it was written. The time tells
+/// two texts apart that have one number in turn, since a restored store gives its numbers again.
+pub(crate) type Edition = (i64, Option<DateTime<Utc>>);
+
+/// The newest edition. It, and the breakers, stay as they are while the caller's transaction lasts.
+pub(crate) async fn newest_edition(connection: &mut PgConnection) -> Result<Edition> {
     // A statement of its own: the next one sees what was committed while this one waited.
     sqlx::query("SELECT pg_advisory_xact_lock_shared($1)")
         .bind(LOCK)
         .execute(&mut *connection)
         .await?;
-    Ok(
-        sqlx::query_scalar("SELECT coalesce(max(version), 0) FROM policies")
-            .fetch_one(connection)
-            .await?,
-    )
+    let newest = sqlx::query_as("SELECT version, at FROM policies ORDER BY version DESC LIMIT 1");
+    Ok(newest.fetch_optional(connection).await?.unwrap_or_default())
 }
 
 /// The newest version up to this one, with its text.

@@ -2,7 +2,7 @@ use kaeru_protocol::{Body, Counts, Kind, ProxyStatus, ReporterMark};
 use serde_json::json;
 
 use super::batch::{self, rejection};
-use super::{ADMITTED_KIB, Fault};
+use super::{ADMITTED_KIB, ADMITTED_SMALL_KIB, Fault};
 use crate::clock;
 use crate::testing::{self, Side, attempt, number, report};
 
@@ -140,9 +140,15 @@ async fn admission_is_bounded_in_bytes() {
     let room: Vec<_> = (0..ADMITTED_KIB / 1024)
         .map(|_| app.ingest.admit(1 << 20).unwrap())
         .collect();
-    assert!(matches!(app.ingest.admit(1), Err(Fault::Overload)));
+    assert!(matches!(app.ingest.admit(1 << 20), Err(Fault::Overload)));
+    let small: Vec<_> = std::iter::from_fn(|| app.ingest.admit(1).ok()).collect();
+    assert_eq!(
+        small.len(),
+        ADMITTED_SMALL_KIB / 4,
+        "a failure still has room"
+    );
     drop(room);
-    assert!(app.ingest.admit(1).is_ok());
+    assert!(app.ingest.admit(1 << 20).is_ok());
 }
 
 /// Senders whose time is over come again while their batches still wait: those count until they are gone.
@@ -157,7 +163,7 @@ async fn a_batch_holds_its_room_though_its_sender_went_away() {
         _ = app.ingest.store_in(app.ingest.admit(all).unwrap(), batch) => panic!("nobody works yet"),
         () = std::future::ready(()) => {}
     }
-    assert!(matches!(app.ingest.admit(1), Err(Fault::Overload)));
+    assert!(matches!(app.ingest.admit(1 << 20), Err(Fault::Overload)));
     while app.ingest.admit(all).is_err() {
         tokio::task::yield_now().await;
     }

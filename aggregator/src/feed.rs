@@ -55,8 +55,8 @@ impl Feed {
             .page(cursor, now_ms)
     }
 
-    /// Whether the cursor is of this history but further than we have read: another aggregator told it a moment ago, or
-    /// the store was put back.
+    /// Whether the cursor is of another history, or further than we have read: another aggregator told it a moment ago (it
+    /// may have seen a failover before us), or the store was put back.
     pub(crate) fn is_behind(&self, cursor: &FeedCursor) -> bool {
         self.live
             .read()

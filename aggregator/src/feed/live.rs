@@ -35,9 +35,9 @@ impl Live {
         (*self.epoch == *head.epoch && self.seq <= head.seq).then_some(self.seq)
     }
 
-    /// Whether the cursor is of this history but further than it was read.
+    /// Whether the cursor is of a history that we do not know, or further than we have read.
     pub(super) fn is_behind(&self, cursor: &FeedCursor) -> bool {
-        cursor.epoch == self.epoch && i64::try_from(cursor.seq).is_ok_and(|seq| seq > self.seq)
+        cursor.epoch != self.epoch || i64::try_from(cursor.seq).is_ok_and(|seq| seq > self.seq)
     }
 
     /// Takes in what was told up to `head`; says how many verdicts had to leave early.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use axum::http::StatusCode;
 use rustix::process::Signal;
 use tokio::net::TcpListener;
@@ -53,19 +53,32 @@ pub struct Aggregator {
 impl Aggregator {
     /// Starts it and waits until it is ready.
     pub async fn start(settings: Settings, binary: &Path, logs: &Path) -> Result<Self> {
-        let mut args = vec![
+        Self::start_with(settings, binary, logs, &[]).await
+    }
+
+    /// The same under environment variables of its own.
+    pub async fn start_with(
+        settings: Settings,
+        binary: &Path,
+        logs: &Path,
+        variables: &[String],
+    ) -> Result<Self> {
+        let mut args = variables.to_vec();
+        args.extend([
+            binary.to_string_lossy().into_owned(),
             "serve".to_owned(),
             format!("--listen={}", settings.listen),
             format!("--ops-listen={}", settings.ops_listen),
             format!("--policy={}", settings.policy.display()),
-        ];
+        ]);
         args.push(match &settings.database {
             Database::Embedded(folder) => format!("--data-dir={}", folder.display()),
             Database::Url(url) => format!("--database-url={url}"),
         });
         let program = Program {
             name: settings.name.clone(),
-            binary: binary.into(),
+            // `env` sets the variables, then becomes Kaeru.
+            binary: "env".into(),
             args,
             user: None,
             ending: Ending::Grace(Duration::from_secs(10)),
@@ -88,6 +101,12 @@ impl Aggregator {
     /// `kill -9`.
     pub fn kill(&mut self) -> Result<()> {
         self.process.take().map_or(Ok(()), |mut p| p.kill())
+    }
+
+    /// The most memory that it ever held, KiB.
+    pub fn memory_peak_kib(&self) -> Result<u64> {
+        let process = self.process.as_ref().context("the aggregator is dead")?;
+        process.memory_peak_kib()
     }
 
     /// Makes it hang: it keeps its connections and answers nothing.

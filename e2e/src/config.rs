@@ -59,6 +59,27 @@ impl Parts {
     }
 }
 
+/// How long and how an attack goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Attack {
+    /// Rounds; `KAERU_BREAK_ROUNDS`, else a few, so that a test run stays short.
+    pub rounds: u32,
+    /// What chance is made of; `KAERU_BREAK_SEED`, else 1.
+    pub seed: u64,
+}
+
+impl Attack {
+    /// As the environment says.
+    pub fn find(rounds: u32) -> Self {
+        let number = |name| variable(name).and_then(|text| text.to_str()?.parse::<u64>().ok());
+        let asked = number("KAERU_BREAK_ROUNDS").and_then(|rounds| u32::try_from(rounds).ok());
+        Self {
+            rounds: asked.unwrap_or(rounds),
+            seed: number("KAERU_BREAK_SEED").unwrap_or(1),
+        }
+    }
+}
+
 fn part(name: &str, default: PathBuf, made_by: &str) -> Result<PathBuf> {
     let path = variable(name).unwrap_or(default);
     if !path.is_file() {

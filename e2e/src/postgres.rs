@@ -1,13 +1,15 @@
 //! A private Postgres cluster for aggregators that share one database: in a folder, on a unix socket only.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::{Ending, Process, Program};
 use crate::wait::{self, Seen};
@@ -27,6 +29,16 @@ pub struct Postgres {
 impl Postgres {
     /// Makes a cluster in `folder` and waits until it takes connections.
     pub async fn start(folder: &Path, logs: &Path) -> Result<Self> {
+        Self::start_with(folder, logs, &[], &[]).await
+    }
+
+    /// The same with settings (`name=value`) and under environment variables of its own.
+    pub async fn start_with(
+        folder: &Path,
+        logs: &Path,
+        settings: &[&str],
+        variables: &[String],
+    ) -> Result<Self> {
         let binaries = binaries()?;
         let data = folder.join("data");
         fs::create_dir_all(folder)?;
@@ -51,19 +63,28 @@ impl Postgres {
             "--no-sync",
             "--encoding",
             "UTF8",
+            // Small segments, so that a full disk is met soon.
+            "--wal-segsize",
+            "4",
         ]);
         run(&mut initdb)?;
+        let settings = (settings.iter()).flat_map(|set| ["-c".to_owned(), (*set).to_owned()]);
         let program = Program {
             name: "postgres".into(),
-            binary: binaries.join("postgres"),
-            args: vec![
-                "-D".into(),
-                data.to_string_lossy().into_owned(),
-                "-k".into(),
-                folder.to_string_lossy().into_owned(),
-                "-c".into(),
-                "listen_addresses=".into(),
-            ],
+            // `env` sets the variables, then becomes Postgres.
+            binary: "env".into(),
+            args: (variables.iter().cloned())
+                .chain([binaries.join("postgres").to_string_lossy().into_owned()])
+                .chain([
+                    "-D".into(),
+                    data.to_string_lossy().into_owned(),
+                    "-k".into(),
+                    folder.to_string_lossy().into_owned(),
+                    "-c".into(),
+                    "listen_addresses=".into(),
+                ])
+                .chain(settings)
+                .collect(),
             user: root.then(|| USER.to_owned()),
             ending: Ending::Grace(Duration::from_secs(5)),
         };
@@ -85,6 +106,122 @@ impl Postgres {
         // Postgres' immediate shutdown; its children end by it too, which a kill of their parent would leave to chance.
         process.signal(Signal::QUIT)?;
         process.stop()
+    }
+
+    /// `kill -9` of the postmaster alone; its children see that by themselves.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.take().map_or(Ok(()), |mut p| p.kill())
+    }
+
+    /// `kill -9` of one backend, on which Postgres ends all of them; `pick` says which.
+    pub fn kill_backend(&self, pick: u64) -> Result<()> {
+        let serves = |pid: &Pid| {
+            let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_pid()));
+            String::from_utf8_lossy(&line.unwrap_or_default()).contains("[local]")
+        };
+        let backends: Vec<Pid> = self.children()?.into_iter().filter(serves).collect();
+        if let Ok(count) = u64::try_from(backends.len())
+            && let Some(index) = pick.checked_rem(count)
+            && let Some(backend) = backends.get(usize::try_from(index)?)
+        {
+            // One that has just ended is as good.
+            let _ = kill_process(*backend, Signal::KILL);
+        }
+        Ok(())
+    }
+
+    /// Stops it in its tracks, all of its processes: connections stay, nothing answers.
+    pub fn hang(&self) -> Result<()> {
+        self.signal_all(Signal::STOP)
+    }
+
+    /// Ends [`Self::hang`].
+    pub fn go_on(&self) -> Result<()> {
+        self.signal_all(Signal::CONT)
+    }
+
+    /// Starts it anew if it ended, as a machine's init would, until it takes statements.
+    pub async fn supervise(&mut self) -> Result<()> {
+        wait::within(Duration::from_mins(1), "Postgres, started again", || {
+            let seen = self.answers();
+            std::future::ready(seen)
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Whether it takes statements; it is started where it ended.
+    fn answers(&mut self) -> Result<Seen<String>> {
+        if self.process.as_mut().is_none_or(|p| p.check().is_err()) {
+            self.process = Some(self.program.start(&self.logs)?);
+        }
+        self.query("SELECT 1").map(Seen::Yes)
+    }
+
+    /// What its data folder is.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    /// What `psql` prints for a statement.
+    pub fn query(&self, statement: &str) -> Result<String> {
+        let mut psql = Command::new(binaries()?.join("psql"));
+        psql.args(["-AtX", "-v", "ON_ERROR_STOP=1", "-U", USER, "-h"]);
+        psql.arg(&self.folder).args(["-c", statement, "postgres"]);
+        let output = psql.output().context("run psql")?;
+        if !output.status.success() {
+            bail!("{statement}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Takes connections and does nothing with them, until it can have no more.
+    pub fn use_up(&self) -> Result<Vec<UnixStream>> {
+        let mut taken = Vec::new();
+        loop {
+            let mut stream = UnixStream::connect(self.folder.join(".s.PGSQL.5432"))?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            // The start-up message of protocol 3.0; the answer begins with `R` (welcome) or `E` (too many).
+            let words = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+            stream.write_all(&u32::try_from(words.len() + 4)?.to_be_bytes())?;
+            stream.write_all(words)?;
+            let mut first = [0];
+            stream.read_exact(&mut first)?;
+            if first != *b"R" {
+                return Ok(taken);
+            }
+            taken.push(stream);
+        }
+    }
+
+    fn signal_all(&self, signal: Signal) -> Result<()> {
+        let process = self.process.as_ref().context("Postgres does not run")?;
+        let mut all = self.children()?;
+        all.push(process.pid());
+        for pid in all {
+            let _ = kill_process(pid, signal);
+        }
+        Ok(())
+    }
+
+    /// Its processes beside the postmaster.
+    fn children(&self) -> Result<Vec<Pid>> {
+        let process = self.process.as_ref().context("Postgres does not run")?;
+        let parent = process.pid().as_raw_pid().to_string();
+        let mut children = Vec::new();
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let name = entry.file_name();
+            let fields = stat
+                .rsplit_once(')')
+                .map(|(_, rest)| rest.split_whitespace());
+            if fields.is_some_and(|mut fields| fields.nth(1) == Some(&parent))
+                && let Some(pid) = name.to_str().and_then(|n| Pid::from_raw(n.parse().ok()?))
+            {
+                children.push(pid);
+            }
+        }
+        Ok(children)
     }
 
     /// Starts it on what it kept, and waits until it takes connections.

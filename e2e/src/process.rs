@@ -84,6 +84,19 @@ impl Program {
 }
 
 impl Process {
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.group
+    }
+
+    /// The most memory that it ever held, KiB.
+    pub fn memory_peak_kib(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.group.as_raw_pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let words = line.with_context(|| format!("the memory of {}", self.name))?;
+        Ok(words.trim().trim_end_matches(" kB").parse()?)
+    }
+
     /// Sends a signal to the whole group.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill_process_group(self.group, signal).with_context(|| format!("signal {}", self.name))

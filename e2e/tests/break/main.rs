@@ -1,0 +1,20 @@
+//! Kaeru is broken on purpose: what it runs on is killed, hangs, fills up, or goes back in time, under load, and what it
+//! acknowledged is counted afterwards. `docs/TORTURE.md` says what holds.
+//!
+//! | file | what it attacks |
+//! | --- | --- |
+//! | `kills.rs` | aggregators, the postmaster and its backends: `kill -9` at random moments |
+//! | `database.rs` | a database that hangs, refuses, is full, is replaced, is put back |
+//! | `clocks.rs` | clocks that jump |
+//! | `overload.rs` | more than can be taken |
+//!
+//! `KAERU_BREAK_ROUNDS` makes an attack long, `KAERU_BREAK_SEED` makes it another one.
+
+mod books;
+mod clocks;
+mod database;
+mod kills;
+mod overload;
+mod poller;
+mod rig;
+mod sender;

@@ -155,6 +155,20 @@ async fn a_poll_waits_for_what_it_has_not_seen() {
 }
 
 #[tokio::test]
+async fn a_poll_whose_connection_breaks_waits_no_more() {
+    let app = testing::app().await;
+    let start = poll(&app, "wait_ms=0").await.cursor;
+    let (asked, query) = (app.clone(), format!("after={start}&wait_ms=50000"));
+    let waits = tokio::spawn(async move { poll(&asked, &query).await });
+    while app.metrics.polls.get() == 0 {
+        tokio::task::yield_now().await;
+    }
+    waits.abort();
+    assert!(waits.await.is_err());
+    assert_eq!(app.metrics.polls.get(), 0);
+}
+
+#[tokio::test]
 async fn two_aggregators_serve_one_feed() {
     let one = testing::app().await;
     let two = testing::app_over(one.store.clone());

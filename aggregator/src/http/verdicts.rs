@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use kaeru_protocol::{EventId, FeedCursor, Mode, ProblemType, ServiceName, VerdictPage};
+use prometheus::IntGauge;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
@@ -65,10 +66,25 @@ async fn poll(
         problem: ProblemType::TooManyRequests,
         detail: "too many polls are waiting".to_owned(),
     })?;
-    app.metrics.polls.inc();
+    let _counted = Counted::new(&app.metrics.polls);
     let page = wait_for_news(&app, cursor.as_ref(), wait).await;
-    app.metrics.polls.dec();
     page.map(Json)
+}
+
+/// One poll that waits, however it ends: a connection that breaks ends it without an answer.
+struct Counted<'a>(&'a IntGauge);
+
+impl<'a> Counted<'a> {
+    fn new(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// The first page that says something, or an empty one when the time is over or we stop.

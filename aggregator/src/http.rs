@@ -16,7 +16,7 @@ pub(crate) mod decisions;
 pub(crate) mod events;
 pub(crate) mod flows;
 mod grounds;
-mod identity;
+pub(crate) mod identity;
 mod modes;
 pub(crate) mod openapi;
 mod operator;

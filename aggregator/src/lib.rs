@@ -15,6 +15,7 @@ mod ingest;
 pub mod logic;
 mod metrics;
 mod ops;
+pub mod parsers;
 mod policy;
 pub mod policy_file;
 mod pulse;

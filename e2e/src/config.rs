@@ -80,6 +80,11 @@ impl Attack {
     }
 }
 
+/// Whether the long forms of the tests are asked for: `KAERU_TORTURE`, anything but empty.
+pub fn is_torture() -> bool {
+    variable("KAERU_TORTURE").is_some_and(|value| !value.as_os_str().is_empty())
+}
+
 fn part(name: &str, default: PathBuf, made_by: &str) -> Result<PathBuf> {
     let path = variable(name).unwrap_or(default);
     if !path.is_file() {

@@ -58,7 +58,11 @@ impl Load {
             return Err(Malformed);
         }
         if name.starts_with("request_cost.") {
-            self.cost = Some(self.cost.unwrap_or(0.0) + value);
+            let sum = self.cost.unwrap_or(0.0) + value;
+            if !sum.is_finite() {
+                return Err(Malformed);
+            }
+            self.cost = Some(sum);
         } else if self.values.len() < LOAD_VALUES_MAX {
             self.values.push((name.into(), value));
         }

@@ -7,6 +7,9 @@ use serde_saphyr::Spanned;
 
 use super::{Complaint, Complaints};
 
+/// Levels of one policy: it has 5, and each that is read takes up to 30 KB of a thread's stack of 2 MiB.
+const DEPTH_MAX: usize = 16;
+
 /// One value and the line it begins on.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
@@ -26,7 +29,11 @@ pub(super) enum Value {
 
 /// Reads one YAML document; an empty one is an empty map.
 pub(super) fn parse(text: &str) -> Result<Node, Complaints> {
-    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+    let options = serde_saphyr::options! {
+        strict_booleans: true,
+        with_snippet: false,
+        budget: serde_saphyr::budget! { max_depth: DEPTH_MAX },
+    };
     let empty = text
         .lines()
         .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'));

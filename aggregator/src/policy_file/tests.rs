@@ -56,6 +56,14 @@ fn an_empty_policy_is_the_default() {
 }
 
 #[test]
+fn a_deep_policy_is_refused_before_the_stack_is_full() {
+    // A worker of the runtime has 2 MiB; this test has as much.
+    for word in ["- ", ": ", "? ", "[", "{a: "] {
+        assert!(parse(&word.repeat(1_000)).is_err(), "{word}");
+    }
+}
+
+#[test]
 fn every_key_is_read() {
     let policy = parse(
         "{mode: off, rules: {fatal: off, operator: on}, doomed_max: 5 %, reports_max: 7, contested: withdraw,\n\

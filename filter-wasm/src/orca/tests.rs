@@ -54,6 +54,7 @@ fn a_report_that_breaks_a_rule_is_dropped_whole() {
         "TEXT cpu_utilization=-1",
         "TEXT mem_utilization=1.5",
         "TEXT named_metrics.=1",
+        "TEXT request_cost.a=1e308,request_cost.b=1e308",
         "TEXT load=1",
         "JSON {",
         r#"JSON {"load":1}"#,

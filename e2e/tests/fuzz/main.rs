@@ -1,0 +1,127 @@
+//! Every parser of outside bytes under bytes that nobody sends in good faith. None may panic, none may break what its
+//! target promises of its answer, none may take more than its length in time.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `targets.rs` | the parsers: seeds, words, what each answer must keep |
+//! | `mutate.rs` | inputs out of seeds, the same for the same number |
+//!
+//! Each parser gets its seeds and some 10,000s of mutations of them; with `KAERU_TORTURE` set 10,000,000 each
+//! (`KAERU_TORTURE=1 cargo test --release -p kaeru-e2e --test fuzz -- --nocapture`). An input that broke a promise becomes
+//! a seed of its target when the parser is mended.
+
+mod mutate;
+mod targets;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::time::Duration;
+
+use kaeru_e2e::{clock, config};
+use mutate::{BYTES_MAX, Mutator};
+use targets::{TARGETS, Target};
+use tokio::time::Instant;
+
+/// Executions of each parser in the long form.
+const TORTURE_RUNS: u64 = 10_000_000;
+/// The streams of inputs: another one is another search.
+const FIRST_STREAM: u64 = 4;
+
+/// Runs one parser over its seeds and their mutations.
+fn fuzz(name: &str) {
+    let target = TARGETS.iter().find(|target| target.name == name).unwrap();
+    let runs = if config::is_torture() {
+        TORTURE_RUNS
+    } else {
+        target.quick_runs
+    };
+    let begun = Instant::now();
+    for seed in target.seeds {
+        run(target, seed);
+    }
+    let mut input = Vec::new();
+    let mut mutator = Mutator::new(target.seeds, target.words, FIRST_STREAM);
+    for _ in 0..runs {
+        mutator.next(&mut input);
+        run(target, &input);
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    println!("{name}: {runs} inputs in {seconds:.1} s, none broke a promise");
+}
+
+fn run(target: &Target, input: &[u8]) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (target.parse)(input))) {
+        let start = &input[..input.len().min(400)];
+        println!(
+            "{}: {} bytes: {}",
+            target.name,
+            input.len(),
+            start.escape_ascii()
+        );
+        resume_unwind(panic);
+    }
+}
+
+macro_rules! fuzzed {
+    ($($name:ident),* $(,)?) => {
+        $(#[test] fn $name() { fuzz(stringify!($name)); })*
+
+        #[test]
+        fn every_target_is_run() {
+            let named: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
+            assert_eq!(named, [$(stringify!($name)),*]);
+        }
+    };
+}
+
+fuzzed!(
+    ids,
+    traceparent,
+    b3,
+    baggage,
+    orca,
+    orca_bin,
+    event_from,
+    said,
+    request,
+    path,
+    question,
+    configuration,
+    receipt,
+    verdict_page,
+    report_batch,
+    policy,
+    client_certificate,
+);
+
+/// Sixteen times the bytes take about sixteen times as long, in one run side by side; 256 times as long is quadratic.
+#[test]
+fn no_parser_takes_more_than_its_length() {
+    for target in TARGETS {
+        for seed in target
+            .seeds
+            .iter()
+            .chain(target.words)
+            .filter(|s| !s.is_empty())
+        {
+            let long = seed.repeat(BYTES_MAX / seed.len() + 1);
+            let short = &long[..long.len() / 16];
+            let least = |input: &[u8]| {
+                let once = || {
+                    let begun = clock::thread_cpu();
+                    run(target, input);
+                    clock::thread_cpu().saturating_sub(begun)
+                };
+                (0..3).map(|_| once()).min().unwrap_or_default()
+            };
+            // What is this quick harms nobody, and its measure is noise.
+            let floor = Duration::from_micros(200);
+            let (few, many) = (least(short).max(floor), least(&long));
+            assert!(
+                many < few * 100,
+                "{}: {few:?} become {many:?}: {}",
+                target.name,
+                seed[..seed.len().min(80)].escape_ascii()
+            );
+        }
+    }
+}

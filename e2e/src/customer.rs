@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use axum::http::HeaderMap;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, ClientBuilder, Identity, Method};
 
@@ -83,6 +84,19 @@ impl Customer {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
+        Told::read(request.send().await.context(url)?).await
+    }
+
+    /// Sends any headers to a sidecar's inbound listener: values of any bytes that HTTP has, names as often as they come.
+    pub async fn send_raw(
+        &self,
+        to: SocketAddr,
+        path: &str,
+        headers: HeaderMap,
+        body: String,
+    ) -> Result<Told> {
+        let url = format!("{}://{to}{path}", self.scheme);
+        let request = self.http.post(&url).headers(headers).body(body);
         Told::read(request.send().await.context(url)?).await
     }
 

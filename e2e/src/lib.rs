@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod customer;
 pub mod envoy;
+pub mod faults;
 pub mod graph;
 pub mod ports;
 pub mod postgres;

@@ -20,6 +20,7 @@ use crate::certs::Authority;
 use crate::config::Parts;
 use crate::customer::Customer;
 use crate::envoy::Envoy;
+use crate::faults::Faults;
 use crate::ports;
 use crate::postgres::Postgres;
 use crate::shop::{self, Arrival, Asked, Role, Told};
@@ -47,6 +48,8 @@ pub struct Plan {
     /// Two aggregators on one database, the second behind a sidecar of its own: `web` and `backend` report to the
     /// first, `db-api` and `db` to the second.
     pub pair: bool,
+    /// The network between the sidecars and the (first) aggregator can be made to misbehave.
+    pub faults: bool,
 }
 
 /// A running world. Its parts stop in the order of the fields.
@@ -58,6 +61,7 @@ pub struct World {
     /// The aggregators, one or two.
     pub aggregators: Vec<Aggregator>,
     postgres: Option<Postgres>,
+    faults: Option<Faults>,
     /// Its configurations, logs and data.
     pub folder: PathBuf,
     /// Anyone, from outside the mesh.
@@ -100,7 +104,13 @@ impl World {
         let mut aggregators = all(aggregators).await?;
         aggregators.sort_by(|a, b| a.settings.name.cmp(&b.settings.name));
 
-        let listening: Vec<_> = aggregators.iter().map(|a| a.settings.listen).collect();
+        let mut listening: Vec<_> = aggregators.iter().map(|a| a.settings.listen).collect();
+        let mut faults = None;
+        if let (true, Some(first)) = (plan.faults, listening.first_mut()) {
+            let between = Faults::start(ports::free()?, *first).await?;
+            *first = between.listen;
+            faults = Some(between);
+        }
         let mesh = Mesh::new(&plan, &listening)?;
         let mut sidecars = JoinSet::new();
         for sidecar in mesh.sidecars(&authority, &parts.wasm)? {
@@ -119,6 +129,7 @@ impl World {
             services,
             aggregators,
             postgres,
+            faults,
             folder,
             outside: Customer::outside()?,
             peer: Customer::peer(&authority.issue(shop::NAMESPACE, "till")?)?,
@@ -139,6 +150,13 @@ impl World {
         self.aggregators
             .first()
             .context("a world has an aggregator")
+    }
+
+    /// The network between the sidecars and the aggregator.
+    pub fn faults(&self) -> Result<&Faults> {
+        self.faults
+            .as_ref()
+            .context("this world's network is sound")
     }
 
     /// The sidecar of a service.

@@ -285,6 +285,8 @@ pub struct Reporter {
     pub seq: u64,
     /// The last sequence in the store.
     pub stored_seq: u64,
+    /// Reports that it dropped.
+    pub dropped: u64,
 }
 
 /// What was learned of one event type.

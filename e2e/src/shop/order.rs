@@ -53,6 +53,8 @@ pub struct Order {
     pub answers: BTreeMap<Role, u16>,
     /// What these answer at once when the order first comes to them.
     pub first_answers: BTreeMap<Role, u16>,
+    /// Headers that the database answers with, one byte a character: what it says of itself may be anything.
+    pub says: Vec<(String, String)>,
 }
 
 impl Default for Order {
@@ -67,6 +69,7 @@ impl Default for Order {
             talks: false,
             retries: 0,
             hold: Vec::new(),
+            says: Vec::new(),
             hold_answer: Vec::new(),
             answers: BTreeMap::new(),
             first_answers: BTreeMap::new(),

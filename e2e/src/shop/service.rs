@@ -162,7 +162,9 @@ impl Service {
             }
             Role::Db => {
                 self.hold(order).await;
-                answer(came_with, &[])
+                let mut response = answer(came_with, &[]);
+                response.headers_mut().extend(said(&order.says));
+                response
             }
             Role::Payment if order.declined => StatusCode::PAYMENT_REQUIRED.into_response(),
             Role::Payment | Role::Mail | Role::Mailer => StatusCode::CREATED.into_response(),
@@ -287,6 +289,16 @@ impl Told {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
+}
+
+/// What a service says of itself, as far as HTTP has it.
+fn said(says: &[(String, String)]) -> HeaderMap {
+    let header = |(name, value): &(String, String)| {
+        let bytes: Option<Vec<u8>> = value.chars().map(|c| u8::try_from(c).ok()).collect();
+        let value = HeaderValue::from_bytes(&bytes?).ok()?;
+        Some((HeaderName::try_from(name).ok()?, value))
+    };
+    says.iter().filter_map(header).collect()
 }
 
 fn took_effect(status: Option<u16>) -> bool {

@@ -13,7 +13,7 @@
 mod mutate;
 mod targets;
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use kaeru_e2e::{clock, config};
@@ -26,9 +26,8 @@ const TORTURE_RUNS: u64 = 10_000_000;
 /// The streams of inputs: another one is another search.
 const FIRST_STREAM: u64 = 4;
 
-/// Runs one parser over its seeds and their mutations.
-fn fuzz(name: &str) {
-    let target = TARGETS.iter().find(|target| target.name == name).unwrap();
+/// Runs one parser over its seeds and their mutations; what to say of it.
+fn fuzz(target: &Target) -> String {
     let runs = if config::is_torture() {
         TORTURE_RUNS
     } else {
@@ -44,26 +43,24 @@ fn fuzz(name: &str) {
         mutator.next(&mut input);
         run(target, &input);
     }
-    let seconds = begun.elapsed().as_secs_f64();
-    println!("{name}: {runs} inputs in {seconds:.1} s, none broke a promise");
+    let (name, seconds) = (target.name, begun.elapsed().as_secs_f64());
+    format!("{name}: {runs} inputs in {seconds:.1} s, none broke a promise")
 }
 
 fn run(target: &Target, input: &[u8]) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (target.parse)(input))) {
-        let start = &input[..input.len().min(400)];
-        println!(
-            "{}: {} bytes: {}",
-            target.name,
-            input.len(),
-            start.escape_ascii()
-        );
-        resume_unwind(panic);
-    }
+    let kept = catch_unwind(AssertUnwindSafe(|| (target.parse)(input)));
+    let start = || input[..input.len().min(400)].escape_ascii();
+    let (name, len) = (target.name, input.len());
+    assert!(kept.is_ok(), "{name}: {len} bytes: {}", start());
 }
 
 macro_rules! fuzzed {
     ($($name:ident),* $(,)?) => {
-        $(#[test] fn $name() { fuzz(stringify!($name)); })*
+        $(#[test] fn $name() {
+            let name = stringify!($name);
+            let target = TARGETS.iter().find(|target| target.name == name);
+            println!("{}", fuzz(target.unwrap()));
+        })*
 
         #[test]
         fn every_target_is_run() {

@@ -79,7 +79,7 @@ impl<'a> Mutator<'a> {
 
     /// A number below `end`.
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.random() % end as u64).unwrap()
+        usize::try_from(self.random() % end as u64).unwrap_or_default()
     }
 
     /// Sebastiano Vigna's `SplitMix64`.

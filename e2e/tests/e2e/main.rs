@@ -18,8 +18,6 @@
 //! | `queue.rs` | a consumer's branch rolls nothing back, unless the policy requires it |
 //! | `pair.rs` | two aggregators on one database are one |
 //! | `explained.rs` | decisions name reports, rule and policy line; what was not rolled back says why not |
-//! | `hostile.rs` | whatever bytes a request or an answer brings, no VM dies and nothing forged gets anywhere |
-//! | `faults.rs` | whatever the network to the aggregator does, traffic passes and every report is stored or counted |
 //! | `idle.rs` | a proxy states its status, idle or not, once and not per worker |
 //! | `entries.rs` | more than one way into an event, and events within events, though clocks differ |
 //! | `gateway.rs` | a gateway is the entry, is in no plan, and believes nobody but those whom it is told to |
@@ -31,10 +29,8 @@ mod crowds;
 mod declined;
 mod entries;
 mod explained;
-mod faults;
 mod gateway;
 mod goes_through;
-mod hostile;
 mod idle;
 mod jobs;
 mod late;

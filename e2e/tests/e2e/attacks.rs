@@ -1,0 +1,7 @@
+//! Attacks on real Envoys with the compiled filter, on the stage of the scenarios: hostile requests, and a network between
+//! proxies and aggregator that misbehaves. They take minutes and are run by name (docs/TORTURE.md).
+
+mod faults;
+mod hostile;
+#[expect(dead_code, reason = "the stage is the scenarios', and has more than attacks need")]
+mod stage;

@@ -3,5 +3,10 @@
 
 mod faults;
 mod hostile;
-#[expect(dead_code, reason = "the stage is the scenarios', and has more than attacks need")]
+#[path = "../fuzz/mutate.rs"]
+mod mutate;
+#[expect(
+    dead_code,
+    reason = "the stage is the scenarios', and has more than attacks need"
+)]
 mod stage;

@@ -36,8 +36,6 @@ mod jobs;
 mod late;
 mod lost_vm;
 mod modes;
-#[path = "../fuzz/mutate.rs"]
-mod mutate;
 mod operator;
 mod outage;
 mod pair;

@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build wasm wasm-crash demo test torture lint clean
+.PHONY: help setup build wasm wasm-crash demo test torture bench lint clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := $(TARGET)/wasm32-wasip1/wasm/kaeru_filter.wasm
@@ -37,6 +37,11 @@ test: setup wasm wasm-crash ## run every test
 
 torture: setup ## simulate 100,000 schedules (ARGS="--seed 7": the story of one; see docs/SIMULATION.md)
 	cargo run --locked --package kaeru-sim --bin torture -- $(ARGS)
+
+bench: setup wasm ## measure it, release builds, and write docs/BENCHMARKS.md (ONLY=filter: one part)
+	cargo build --locked --package kaeru-filter --example empty --target wasm32-wasip1 --profile wasm
+	cargo build --locked --release --package kaeru-aggregator --package kaeru-e2e --package kaeru-bench
+	@exec "$(TARGET)/release/bench" $(if $(ONLY),--only $(ONLY))
 
 lint: setup ## formatting, lints, and the crates that we may use
 	cargo fmt --all --check

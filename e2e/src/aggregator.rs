@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::http::StatusCode;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -96,6 +96,11 @@ impl Aggregator {
     /// Its API.
     pub fn api(&self) -> Result<Api> {
         Api::new(self.settings.listen, self.settings.ops_listen)
+    }
+
+    /// Its process id, while it runs.
+    pub fn pid(&self) -> Option<Pid> {
+        self.process.as_ref().map(Process::pid)
     }
 
     /// `kill -9`.

@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use rustix::process::Pid;
 use serde_json::{Value, json};
 
 use crate::certs::Identity;
@@ -142,12 +143,27 @@ impl Sidecar {
 
     /// Starts it and waits until it takes requests.
     pub async fn start(self, binary: &Path, folder: &Path) -> Result<Envoy> {
+        let bootstrap = self.bootstrap();
+        self.start_as(&bootstrap, None, binary, folder).await
+    }
+
+    /// Starts it with another bootstrap than its own, on one core only where one is named.
+    pub async fn start_as(
+        self,
+        bootstrap: &Value,
+        core: Option<usize>,
+        binary: &Path,
+        folder: &Path,
+    ) -> Result<Envoy> {
         let name = format!("{}-envoy", self.workload);
         let config = folder.join(format!("{name}.json"));
-        fs::write(&config, serde_json::to_vec_pretty(&self.bootstrap())?)?;
+        fs::write(&config, serde_json::to_vec_pretty(bootstrap)?)?;
         let mut args = Vec::new();
         if let Some((ahead_s, shift)) = &self.clock {
             args.extend(shift.variables(*ahead_s));
+        }
+        if let Some(core) = core {
+            args.extend(["taskset".to_owned(), "-c".to_owned(), core.to_string()]);
         }
         args.push(binary.to_string_lossy().into_owned());
         args.extend(
@@ -202,6 +218,11 @@ impl Envoy {
             }
         })
         .await?
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        self.process.pid()
     }
 
     /// The value of one statistic; absent ones are 0.

@@ -242,6 +242,16 @@ impl Postgres {
         .await?
     }
 
+    /// The folder of its socket.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The process id of its postmaster, while it runs.
+    pub fn pid(&self) -> Option<Pid> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// How to reach its database.
     pub fn url(&self) -> String {
         let socket = self.folder.to_string_lossy().replace('/', "%2F");

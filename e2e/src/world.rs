@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use rustix::process::Pid;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
@@ -174,6 +175,12 @@ impl World {
     /// Where a service's sidecar takes requests.
     pub fn inbound(&self, role: Role) -> Result<SocketAddr> {
         Ok(self.sidecar(role)?.sidecar.inbound)
+    }
+
+    /// The process id of a service.
+    pub fn service_pid(&self, role: Role) -> Result<Pid> {
+        let service = self.services.get(&role).context("every role is played")?;
+        Ok(service.process.pid())
     }
 
     /// What really reached a service for an order.

@@ -23,16 +23,17 @@ const OURS: &[(&str, &[&str])] = &[
             "kaeru-protocol",
         ],
     ),
+    ("kaeru-bench", &["kaeru-e2e", "kaeru-protocol"]),
 ];
 
 /// Crates that only these of ours may use; deny.toml says the same.
 const RESERVED: &[(&str, &[&str])] = &[
-    ("axum", &["kaeru-aggregator", "kaeru-e2e"]),
+    ("axum", &["kaeru-aggregator", "kaeru-e2e", "kaeru-bench"]),
     ("chrono", &["kaeru-aggregator", "kaeru-e2e"]),
     ("prometheus", &["kaeru-aggregator"]),
     ("reqwest", &["kaeru-e2e"]),
     ("sqlx", &["kaeru-aggregator"]),
-    ("tokio", &["kaeru-aggregator", "kaeru-e2e"]),
+    ("tokio", &["kaeru-aggregator", "kaeru-e2e", "kaeru-bench"]),
 ];
 
 /// What a crate's code uses (its tests may use more).

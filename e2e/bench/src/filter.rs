@@ -1,0 +1,239 @@
+//! What the filter costs a proxy, beside an empty one, a Lua filter that reads the same headers, and Envoy's own tracer.
+//!
+//! One Envoy per variant, all there at once, each on core 0 with one worker; the generator, the service and the sinks on
+//! core 1. Rounds go through all variants in turn.
+
+mod variant;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kaeru_e2e::wait::{self, Seen};
+
+use self::variant::{Kind, Running};
+use crate::load::{Connections, Schedule};
+use crate::paper::{Line, Section};
+use crate::process;
+use crate::spread::Spread;
+use crate::stage::Stage;
+
+pub(crate) const TITLE: &str = "Filter";
+const NOTES: &str = include_str!("../notes/filter.md");
+const ROUNDS: usize = 9;
+const ROUND: Duration = Duration::from_millis(1_500);
+const CONNECTIONS: usize = 16;
+
+/// What one round of one variant measured.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    cpu_us: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+}
+
+pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
+    let mut running = BTreeMap::new();
+    for kind in Kind::ALL {
+        running.insert(kind, variant::start(kind, stage).await?);
+    }
+    wait::until("100,000 verdicts in the cache", || async {
+        let full = running.get(&Kind::Full).context("it runs")?;
+        let held = full.envoy.stat("wasmcustom.kaeru_verdicts_total").await?;
+        Ok(Seen::when(held >= variant::VERDICTS, held))
+    })
+    .await?;
+    let mut saturation: BTreeMap<Kind, f64> = BTreeMap::new();
+    for (kind, variant) in &mut running {
+        // The first look warms up.
+        for _ in 0..2 {
+            let load = drive(variant, None)?;
+            let per_s = load.good as f64 / load.took.as_secs_f64();
+            let best = saturation.entry(*kind).or_default();
+            *best = best.max(per_s);
+        }
+    }
+    let slowest = saturation.values().copied().fold(f64::MAX, f64::min);
+    // Below a thousand a second a proxy's ticks would be counted as its requests' cost.
+    let rate = (slowest / 2.0).clamp(1_000.0, 4_000.0);
+    let mut rounds: BTreeMap<Kind, Vec<Round>> = BTreeMap::new();
+    let mut totals: BTreeMap<Kind, u64> = BTreeMap::new();
+    let before: BTreeMap<Kind, (u64, u64)> = told_by_all(&running).await?;
+    for _ in 0..ROUNDS {
+        for (kind, variant) in &mut running {
+            let cpu = process::fine_cpu(variant.envoy.pid())?;
+            let load = drive(variant, Some(rate))?;
+            let cpu = process::fine_cpu(variant.envoy.pid())?.saturating_sub(cpu);
+            load.must_be_whole()?;
+            *totals.entry(*kind).or_default() += load.sent;
+            rounds.entry(*kind).or_default().push(Round {
+                cpu_us: cpu.as_secs_f64() * 1e6 / load.sent as f64,
+                p50_ms: load.quantile_ms(0.5),
+                p99_ms: load.quantile_ms(0.99),
+            });
+        }
+    }
+    let after = told_by_all(&running).await?;
+    let mut bytes = BTreeMap::new();
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.tells()) {
+        let told = after[&kind].1 - before[&kind].1;
+        let sent = totals[&kind];
+        ensure!(
+            told == sent,
+            "{}: {sent} requests, {told} told",
+            kind.name()
+        );
+        bytes.insert(
+            kind,
+            (after[&kind].0 - before[&kind].0) as f64 / told as f64,
+        );
+    }
+    for (kind, variant) in &running {
+        ensure!(
+            variant
+                .envoy
+                .stat("wasmcustom.kaeru_host_faults_total")
+                .await?
+                == 0,
+            "{}: hostcalls failed",
+            kind.name()
+        );
+    }
+    Ok(Section {
+        title: TITLE,
+        notes: NOTES,
+        how: format!(
+            "{ROUNDS} interleaved rounds of {ROUND:?} at {rate:.0} requests/s to each variant (the slowest took {slowest:.0}/s); load average {}.",
+            crate::machine::load_average()
+        ),
+        lines: lines(&rounds, &saturation, &bytes),
+    })
+}
+
+fn drive(variant: &mut Running, rate: Option<f64>) -> Result<crate::load::Load> {
+    let schedule = Schedule {
+        rate,
+        lasts: ROUND,
+        request: &variant::request,
+    };
+    if variant.connections.is_none() {
+        let to = variant.envoy.sidecar.inbound;
+        variant.connections = Some(Connections::open(to, CONNECTIONS)?);
+    }
+    let connections = variant.connections.as_mut().context("opened")?;
+    tokio::task::block_in_place(|| connections.drive(&schedule))
+}
+
+/// What the sinks heard, once nobody has anything left to tell.
+async fn told_by_all(running: &BTreeMap<Kind, Running>) -> Result<BTreeMap<Kind, (u64, u64)>> {
+    let counts = || {
+        running
+            .iter()
+            .map(|(kind, of)| (*kind, of.sink.counts()))
+            .collect()
+    };
+    let mut last: BTreeMap<Kind, (u64, u64)> = counts();
+    let mut quiet_since = crate::clock::now();
+    // The tracer flushes every 5 s by default.
+    wait::within(Duration::from_secs(40), "silence", || {
+        let now = counts();
+        if now.iter().any(|(kind, count)| count.1 != last[kind].1) {
+            quiet_since = crate::clock::now();
+        }
+        last = now;
+        let quiet = quiet_since.elapsed() > Duration::from_millis(5_500);
+        async move { Ok(Seen::when(quiet, ())) }
+    })
+    .await?;
+    Ok(counts())
+}
+
+fn lines(
+    rounds: &BTreeMap<Kind, Vec<Round>>,
+    saturation: &BTreeMap<Kind, f64>,
+    bytes: &BTreeMap<Kind, f64>,
+) -> Vec<Line> {
+    let of = |kind: Kind, figure: fn(&Round) -> f64| {
+        rounds[&kind].iter().map(figure).collect::<Vec<f64>>()
+    };
+    let added = |kind: Kind, figure: fn(&Round) -> f64| -> Vec<f64> {
+        let pairs = of(kind, figure).into_iter().zip(of(Kind::Bare, figure));
+        pairs.map(|(with, bare)| with - bare).collect()
+    };
+    let cpu: fn(&Round) -> f64 = |r| r.cpu_us;
+    let p99: fn(&Round) -> f64 = |r| r.p99_ms;
+    let mut lines = vec![Line::plain(
+        "bare Envoy: CPU, µs/request",
+        Spread::of(of(Kind::Bare, cpu)).to_string(),
+    )];
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Bare) {
+        lines.push(Line::plain(
+            format!("{}: CPU added, µs/request", kind.name()),
+            Spread::of(added(kind, cpu)).to_string(),
+        ));
+    }
+    for ours in [Kind::Enforce, Kind::Full] {
+        for (than, most, of) in [
+            (Kind::Empty, 1.5, "an empty filter's"),
+            (Kind::Tuned, 0.5, "the tuned tracer's"),
+            (Kind::Tracer, 0.25, "the default tracer's"),
+        ] {
+            let pairs = added(ours, cpu).into_iter().zip(added(than, cpu));
+            let ratio = Spread::of(pairs.map(|(ours, theirs)| ours / theirs));
+            lines.push(Line::against(
+                format!("{}: CPU added, × {of}", ours.name()),
+                ratio.to_string(),
+                format!("at most {most}"),
+                ratio.median <= most,
+            ));
+        }
+    }
+    for kind in Kind::ALL {
+        let median = |figure| Spread::of(of(kind, figure)).to_string();
+        lines.push(Line::plain(
+            format!("{}: p50 / p99, ms", kind.name()),
+            format!("{} / {}", median(|r| r.p50_ms), median(p99)),
+        ));
+    }
+    let of_tracer =
+        Spread::of(added(Kind::Full, p99)).median / Spread::of(added(Kind::Tuned, p99)).median;
+    let of_bare = Spread::of(
+        (added(Kind::Full, p99).into_iter().zip(of(Kind::Bare, p99)))
+            .map(|(added, bare)| added / bare),
+    );
+    lines.push(Line::against(
+        "enforce, 100,000 verdicts: p99 added, × the tuned tracer's",
+        format!("{of_tracer:.2}"),
+        "at most 0.5",
+        of_tracer <= 0.5,
+    ));
+    lines.push(Line::against(
+        "enforce, 100,000 verdicts: p99 added, share of bare Envoy's",
+        of_bare.to_string(),
+        "at most 0.10",
+        of_bare.median <= 0.1,
+    ));
+    for (kind, rate) in saturation {
+        lines.push(Line::plain(
+            format!(
+                "{}: closed loop, requests/s (generator on the other core)",
+                kind.name()
+            ),
+            format!("{rate:.0}"),
+        ));
+    }
+    for (kind, bytes) in bytes {
+        lines.push(Line::plain(
+            format!("{}: bytes that leave the proxy per request", kind.name()),
+            format!("{bytes:.0}"),
+        ));
+    }
+    let ratio = bytes[&Kind::Full] / bytes[&Kind::Tuned];
+    lines.push(Line::against(
+        "bytes per report, × bytes per span (tuned: large batches)",
+        format!("{ratio:.2}"),
+        "at most 0.8",
+        ratio <= 0.8,
+    ));
+    lines
+}

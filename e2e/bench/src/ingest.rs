@@ -1,0 +1,265 @@
+//! How many reports a second become durable, through HTTP into Postgres, beside `COPY` of the same rows into a table with the
+//! same columns and indexes. CPU of aggregator and Postgres apart, until the decider has looked at every event.
+
+pub(crate) mod batch;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kaeru_e2e::aggregator::Aggregator;
+use kaeru_e2e::postgres::Postgres;
+use kaeru_e2e::wait::{self, Seen};
+use tokio::task::JoinSet;
+
+use self::batch::Reporter;
+use crate::paper::{Line, Section};
+use crate::spread::{Spread, quantile};
+use crate::stage::Stage;
+use crate::talk::Talk;
+use crate::{clock, process, sql};
+
+pub(crate) const TITLE: &str = "Ingest";
+const NOTES: &str = include_str!("../notes/ingest.md");
+const SENDERS: [u64; 4] = [1, 4, 16, 64];
+const ROUNDS: u64 = 3;
+const ROUND: Duration = Duration::from_secs(1);
+
+/// What one round measured.
+struct Round {
+    per_s: f64,
+    /// CPU of aggregator and Postgres per report until the last receipt, then until every event was looked at, µs.
+    taking_us: (f64, f64),
+    settled_us: f64,
+}
+
+pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
+    let (aggregator, postgres) = stage.aggregator("mode: enforce\n").await?;
+    let mut lines = Vec::new();
+    let mut rounds: Vec<Vec<Round>> = SENDERS.iter().map(|_| Vec::new()).collect();
+    let (mut copies, mut copies_us) = (Vec::new(), Vec::new());
+    let mut run = 0;
+    for _ in 0..ROUNDS {
+        for (place, senders) in SENDERS.iter().enumerate() {
+            run += 1;
+            rounds[place].push(round(&aggregator, &postgres, run, *senders).await?);
+        }
+        let (per_s, cpu_us) = copy(stage, &postgres)?;
+        copies.push(per_s);
+        copies_us.push(cpu_us);
+    }
+    let copy_us = Spread::of(copies_us.iter().copied());
+    lines.push(Line::plain(
+        "`COPY`: rows/s",
+        Spread::of(copies).to_string(),
+    ));
+    lines.push(Line::plain(
+        "`COPY`: CPU of Postgres, µs/row",
+        copy_us.to_string(),
+    ));
+    let mut best = 0.0_f64;
+    for (senders, rounds) in SENDERS.iter().zip(&rounds) {
+        let of = |figure: fn(&Round) -> f64| Spread::of(rounds.iter().map(figure));
+        let per_s = of(|r| r.per_s);
+        best = best.max(per_s.median);
+        lines.push(Line::plain(
+            format!("{senders} senders: reports/s"),
+            per_s.to_string(),
+        ));
+        lines.push(Line::plain(
+            format!(
+                "{senders} senders: CPU of aggregator + Postgres until the last receipt, µs/report"
+            ),
+            format!("{} + {}", of(|r| r.taking_us.0), of(|r| r.taking_us.1)),
+        ));
+        lines.push(Line::plain(
+            format!("{senders} senders: CPU of both until every event was looked at, µs/report"),
+            of(|r| r.settled_us).to_string(),
+        ));
+        let ratio = Spread::of(
+            rounds
+                .iter()
+                .zip(&copies_us)
+                .map(|(r, copy)| copy / (r.taking_us.0 + r.taking_us.1)),
+        );
+        lines.push(Line::against(
+            format!("{senders} senders: reports per second and core, × `COPY`"),
+            ratio.to_string(),
+            "at least 0.6",
+            ratio.median >= 0.6,
+        ));
+    }
+    let mut acks = at_rate(&aggregator, run + 1, best / 2.0).await?;
+    acks.sort_unstable();
+    let p99 = quantile(&acks, 0.99) as f64 / 1e3;
+    lines.push(Line::against(
+        "acknowledgement of 512 reports at half load: p50 / p99 / most, ms",
+        format!(
+            "{:.1} / {p99:.1} / {:.1}",
+            quantile(&acks, 0.5) as f64 / 1e3,
+            quantile(&acks, 1.0) as f64 / 1e3
+        ),
+        "p99 at most 20",
+        p99 <= 20.0,
+    ));
+    lines.push(Line::plain(
+        "memory of aggregator / Postgres at the end, MiB",
+        format!(
+            "{:.0} / {:.0}",
+            process::resident_mib(aggregator.pid().context("it runs")?)?,
+            process::tree_mib(postgres.pid().context("it runs")?)?
+        ),
+    ));
+    let bytes: f64 = sql::ask(
+        &postgres,
+        "SELECT sum(pg_total_relation_size(inhrelid))::float8 / (SELECT count(*) FROM reports)
+         FROM pg_inherits WHERE inhparent = 'reports'::regclass",
+    )?
+    .parse()?;
+    lines.push(Line::against(
+        "disk per report with indexes, bytes",
+        format!("{bytes:.0}"),
+        "at most 200",
+        bytes <= 200.0,
+    ));
+    Ok(Section {
+        title: TITLE,
+        notes: NOTES,
+        how: format!(
+            "{ROUNDS} interleaved rounds of {ROUND:?}, batches of {} reports; load average {}.",
+            batch::REPORTS,
+            crate::machine::load_average()
+        ),
+        lines,
+    })
+}
+
+async fn round(
+    aggregator: &Aggregator,
+    postgres: &Postgres,
+    run: u64,
+    senders: u64,
+) -> Result<Round> {
+    let (aggregator_pid, postgres_pid) = (aggregator.pid(), postgres.pid());
+    let pids = (
+        aggregator_pid.context("it runs")?,
+        postgres_pid.context("it runs")?,
+    );
+    let cpu = || Ok::<_, anyhow::Error>((process::tree_cpu(pids.0)?, process::tree_cpu(pids.1)?));
+    let stored = stored(aggregator).await?;
+    let (began, before) = (clock::now(), cpu()?);
+    let mut tasks = JoinSet::new();
+    for number in 0..senders {
+        tasks.spawn(send_for(aggregator.settings.listen, run, number));
+    }
+    let mut sent = 0;
+    while let Some(done) = tasks.join_next().await {
+        sent += done?? * batch::REPORTS;
+    }
+    let took = began.elapsed();
+    let taken = cpu()?;
+    let now_stored = self::stored(aggregator).await?;
+    ensure!(
+        now_stored - stored == sent,
+        "{sent} sent, {} stored",
+        now_stored - stored
+    );
+    wait::within(Duration::from_mins(1), "an empty intake", || async {
+        let waiting = sql::ask(postgres, "SELECT count(*) FROM intake")?;
+        Ok(Seen::when(waiting == "0", waiting))
+    })
+    .await?;
+    let settled = cpu()?;
+    let each =
+        |from: Duration, to: Duration| (to.saturating_sub(from)).as_secs_f64() * 1e6 / sent as f64;
+    Ok(Round {
+        per_s: sent as f64 / took.as_secs_f64(),
+        taking_us: (each(before.0, taken.0), each(before.1, taken.1)),
+        settled_us: each(before.0, settled.0) + each(before.1, settled.1),
+    })
+}
+
+async fn send_for(to: SocketAddr, run: u64, number: u64) -> Result<u64> {
+    let mut reporter = Reporter::new(run, number);
+    let mut talk = Talk::with(to).await?;
+    let until = clock::now() + ROUND;
+    let mut sent = 0;
+    while clock::now() < until {
+        let status = talk.ask(&reporter.next()).await?;
+        ensure!(status == 200, "a batch was answered {status}");
+        sent += 1;
+    }
+    Ok(sent)
+}
+
+/// Acknowledgement times, µs from the scheduled time, at so many reports a second.
+async fn at_rate(aggregator: &Aggregator, run: u64, reports_per_s: f64) -> Result<Vec<u64>> {
+    let interval = Duration::from_secs_f64(batch::REPORTS as f64 / reports_per_s);
+    let began = clock::now();
+    let next = Arc::new(AtomicU64::new(0));
+    let mut tasks = JoinSet::new();
+    for number in 0..64 {
+        let (to, next) = (aggregator.settings.listen, next.clone());
+        tasks.spawn(async move {
+            let mut reporter = Reporter::new(run, number);
+            let mut talk = Talk::with(to).await?;
+            let mut took = Vec::new();
+            loop {
+                let place = next.fetch_add(1, Ordering::Relaxed);
+                let at = interval * u32::try_from(place)?;
+                if at > 2 * ROUND {
+                    return Ok::<_, anyhow::Error>(took);
+                }
+                let request = reporter.next();
+                tokio::time::sleep_until((began + at).into()).await;
+                ensure!(talk.ask(&request).await? == 200, "a batch was not taken");
+                let late = clock::now().saturating_duration_since(began + at);
+                took.push(u64::try_from(late.as_micros())?);
+            }
+        });
+    }
+    let mut all = Vec::new();
+    while let Some(done) = tasks.join_next().await {
+        all.extend(done??);
+    }
+    Ok(all)
+}
+
+async fn stored(aggregator: &Aggregator) -> Result<u64> {
+    aggregator.api()?.metric("kaeru_reports_stored_total").await
+}
+
+/// Rows a second and µs of Postgres' CPU per row, by `COPY` of rows that are there.
+fn copy(stage: &Stage, postgres: &Postgres) -> Result<(f64, f64)> {
+    let file = stage.folder.join("rows.copy");
+    let partition = sql::ask(
+        postgres,
+        "SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'reports'::regclass
+         ORDER BY pg_relation_size(inhrelid) DESC LIMIT 1",
+    )?;
+    sql::ask(
+        postgres,
+        &format!(
+            "DROP TABLE IF EXISTS copied; CREATE TABLE copied (LIKE {partition} INCLUDING ALL)"
+        ),
+    )?;
+    sql::ask(
+        postgres,
+        &format!(
+            "\\copy (SELECT * FROM {partition} ORDER BY received LIMIT 200000) TO '{}'",
+            file.display()
+        ),
+    )?;
+    let pid = postgres.pid().context("it runs")?;
+    let (began, before) = (clock::now(), process::tree_cpu(pid)?);
+    sql::feed(postgres, "COPY copied FROM STDIN", &file)?;
+    let (took, cpu) = (
+        began.elapsed(),
+        process::tree_cpu(pid)?.saturating_sub(before),
+    );
+    let rows: f64 = sql::ask(postgres, "SELECT count(*) FROM copied")?.parse()?;
+    ensure!(rows > 0.0, "nothing was copied");
+    Ok((rows / took.as_secs_f64(), cpu.as_secs_f64() * 1e6 / rows))
+}

@@ -178,13 +178,11 @@ fn lines(
             (Kind::Tuned, 0.5, "the tuned tracer's"),
             (Kind::Tracer, 0.25, "the default tracer's"),
         ] {
-            let pairs = added(ours, cpu).into_iter().zip(added(than, cpu));
-            let ratio = Spread::of(pairs.map(|(ours, theirs)| ours / theirs));
-            lines.push(Line::against(
+            lines.push(compared(
                 format!("{}: CPU added, × {of}", ours.name()),
-                ratio.to_string(),
-                format!("at most {most}"),
-                ratio.median <= most,
+                &added(ours, cpu),
+                &added(than, cpu),
+                most,
             ));
         }
     }
@@ -195,24 +193,25 @@ fn lines(
             format!("{} / {}", median(|r| r.p50_ms), median(p99)),
         ));
     }
-    let of_tracer =
-        Spread::of(added(Kind::Full, p99)).median / Spread::of(added(Kind::Tuned, p99)).median;
     let of_bare = Spread::of(
         (added(Kind::Full, p99).into_iter().zip(of(Kind::Bare, p99)))
             .map(|(added, bare)| added / bare),
     );
-    lines.push(Line::against(
-        "enforce, 100,000 verdicts: p99 added, × the tuned tracer's",
-        format!("{of_tracer:.2}"),
-        "at most 0.5",
-        of_tracer <= 0.5,
+    lines.push(compared(
+        "enforce, 100,000 verdicts: p99 added, × the tuned tracer's".into(),
+        &added(Kind::Full, p99),
+        &added(Kind::Tuned, p99),
+        0.5,
     ));
-    lines.push(Line::against(
+    let (what, goal) = (
         "enforce, 100,000 verdicts: p99 added, share of bare Envoy's",
-        of_bare.to_string(),
         "at most 0.10",
-        of_bare.median <= 0.1,
-    ));
+    );
+    lines.push(if of_bare.least < 0.0 {
+        Line::unclear(what, of_bare.to_string(), goal)
+    } else {
+        Line::against(what, of_bare.to_string(), goal, of_bare.median <= 0.1)
+    });
     for (kind, rate) in saturation {
         lines.push(Line::plain(
             format!(
@@ -236,4 +235,18 @@ fn lines(
         ratio <= 0.8,
     ));
     lines
+}
+
+/// What ours adds beside what theirs adds. Where a round of either added nothing, their ratio is noise: then the medians'
+/// ratio stands there without a judgement.
+fn compared(what: String, ours: &[f64], theirs: &[f64], most: f64) -> Line {
+    let goal = format!("at most {most}");
+    if ours.iter().chain(theirs).any(|added| *added <= 0.0) {
+        let median = |of: &[f64]| Spread::of(of.iter().copied()).median;
+        let (ours, theirs) = (median(ours), median(theirs));
+        let medians = format!("{:.2} by medians; rounds disagree in sign", ours / theirs);
+        return Line::unclear(what, medians, goal);
+    }
+    let ratio = Spread::of(ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs));
+    Line::against(what, ratio.to_string(), goal, ratio.median <= most)
 }

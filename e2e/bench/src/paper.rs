@@ -53,9 +53,22 @@ impl Line {
         }
     }
 
+    /// A figure with its goal that this run cannot tell from noise.
+    pub(crate) fn unclear(
+        what: impl Into<String>,
+        measured: impl Into<String>,
+        goal: impl Into<String>,
+    ) -> Self {
+        Self {
+            goal: goal.into(),
+            ..Self::plain(what, measured)
+        }
+    }
+
     fn verdict(&self) -> &'static str {
         match self.holds {
-            None => "",
+            None if self.goal.is_empty() => "",
+            None => "unclear",
             Some(true) => "yes",
             Some(false) => "**no**",
         }

@@ -37,7 +37,7 @@ pub(crate) enum Closed {
 /// Trips the breakers of event types of which more than the policy's share was doomed in the last minute; what is in
 /// force then.
 pub(crate) async fn check(parts: &Parts, now: DateTime<Utc>) -> Result<Arc<InForce>> {
-    let mut connection = parts.store.pool().acquire().await?;
+    let mut connection = parts.store.own().acquire().await?;
     let in_force = parts
         .policies
         .current(&mut connection, &parts.metrics)
@@ -90,7 +90,7 @@ pub(crate) async fn close(
     reason: &str,
     now_ms: u64,
 ) -> Result<Closed> {
-    let mut connection = parts.store.pool().acquire().await?;
+    let mut connection = parts.store.own().acquire().await?;
     let in_force = parts
         .policies
         .current(&mut connection, &parts.metrics)

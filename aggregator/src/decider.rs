@@ -9,7 +9,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 
@@ -21,15 +21,12 @@ use crate::pulse::Pulse;
 use crate::store::{self, Result, Store, events, intake};
 use look::Look;
 
-/// Entries of the to-do list taken in one round, and events whose time has come: a look at 2,000 events of 10
-/// reports takes about 0.2 s and 20 MB.
-const ENTRIES_MAX: i64 = 4;
-/// Events in one entry of the to-do list.
+/// Events taken off the list in one round: a look at 2,000 events of 10 reports takes about 0.2 s and 20 MB.
+const ROUND_EVENTS_MAX: i64 = 2_000;
+/// Events in one entry of the list.
 pub(crate) const ENTRY_EVENTS_MAX: usize = 500;
-/// Events whose time has come, looked at in one round.
-const DUE_MAX: i64 = 500;
-/// How long the decider sleeps at most.
-const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// How long the decider sleeps at most: no entry is due sooner after it was added, but for those that it is told of.
+const SLEEP_MAX: Duration = Duration::from_millis(250);
 /// How long an event is left alone that could not be looked at.
 const PARKED: TimeDelta = TimeDelta::seconds(60);
 
@@ -42,7 +39,16 @@ pub(crate) struct Decider {
     feed: Arc<Feed>,
     metrics: Arc<Metrics>,
     verdict_idle: TimeDelta,
-    wake: Notify,
+    hurry: Notify,
+}
+
+/// Events to be looked at.
+#[derive(Debug)]
+pub(crate) struct Due {
+    /// Which: each once, in order, so that deciders wait for each other one way.
+    pub(crate) names: Vec<String>,
+    /// None of their reports that were not looked at yet is of an earlier time; `None` where there are none.
+    pub(crate) since: Option<DateTime<Utc>>,
 }
 
 /// What a round left to do.
@@ -71,13 +77,13 @@ impl Decider {
             feed,
             metrics,
             verdict_idle: TimeDelta::from_std(verdict_idle).unwrap_or(TimeDelta::MAX),
-            wake: Notify::new(),
+            hurry: Notify::new(),
         }
     }
 
-    /// There is news.
-    pub(crate) fn wake(&self) {
-        self.wake.notify_one();
+    /// There is news that is due at once.
+    pub(crate) fn hurry(&self) {
+        self.hurry.notify_one();
     }
 
     /// Works for ever.
@@ -94,32 +100,21 @@ impl Decider {
             }
             let sleep = self.sleep().await;
             tokio::select! {
-                () = self.wake.notified() => {}
+                () = self.hurry.notified() => {}
                 () = tokio::time::sleep(sleep) => {}
             }
         }
     }
 
-    /// One round over news and one over events whose time has come.
+    /// One round over what is due on the list.
     async fn round(&self, now_ms: u64) -> Result<Round> {
         let timer = self.metrics.round_seconds.start_timer();
-        let news = self.round_of_news(now_ms).await?;
-        let due = self.round_of_due(now_ms).await?;
-        if news + due == 0 {
+        let mut transaction = self.store.begin().await?;
+        let Some(due) = due(&mut transaction, now_ms).await? else {
             timer.stop_and_discard();
             return Ok(Round::Idle);
-        }
-        timer.observe_duration();
-        Ok(Round::More)
-    }
-
-    async fn round_of_news(&self, now_ms: u64) -> Result<usize> {
-        let mut transaction = self.store.begin().await?;
-        let names = intake::take(&mut transaction, ENTRIES_MAX).await?;
-        if names.is_empty() {
-            return Ok(0);
-        }
-        match self.decide(&mut transaction, &names, now_ms).await {
+        };
+        match self.decide(&mut transaction, &due, now_ms).await {
             Ok(told) => {
                 transaction.commit().await?;
                 self.told(told);
@@ -130,41 +125,25 @@ impl Decider {
                 transaction.rollback().await?;
                 // The entries are held while their events are looked at one by one.
                 let mut transaction = self.store.begin().await?;
-                let names = intake::take(&mut transaction, ENTRIES_MAX).await?;
-                self.one_by_one(&names, now_ms).await?;
+                if let Some(held) = self::due(&mut transaction, now_ms).await? {
+                    self.one_by_one(&held, now_ms).await?;
+                }
                 transaction.commit().await?;
             }
         }
-        Ok(names.len())
-    }
-
-    async fn round_of_due(&self, now_ms: u64) -> Result<usize> {
-        let mut transaction = self.store.begin().await?;
-        let names = events::due(&mut transaction, timestamp(now_ms), DUE_MAX).await?;
-        if names.is_empty() {
-            return Ok(0);
-        }
-        match self.decide(&mut transaction, &names, now_ms).await {
-            Ok(told) => {
-                transaction.commit().await?;
-                self.told(told);
-            }
-            Err(error @ store::Error::Unavailable(_)) => return Err(error),
-            Err(error) => {
-                self.metrics.store_failed(&error, "deciding a round");
-                transaction.rollback().await?;
-                self.one_by_one(&names, now_ms).await?;
-            }
-        }
-        Ok(names.len())
+        timer.observe_duration();
+        Ok(Round::More)
     }
 
     /// Looks at each event alone; one that cannot be looked at is put off, so that it stops no other.
-    async fn one_by_one(&self, names: &[String], now_ms: u64) -> Result<()> {
-        for name in names {
-            let one = std::slice::from_ref(name);
+    async fn one_by_one(&self, due: &Due, now_ms: u64) -> Result<()> {
+        for name in &due.names {
+            let one = Due {
+                names: vec![name.clone()],
+                since: due.since,
+            };
             let mut transaction = self.store.begin().await?;
-            match self.decide(&mut transaction, one, now_ms).await {
+            match self.decide(&mut transaction, &one, now_ms).await {
                 Ok(told) => {
                     transaction.commit().await?;
                     self.told(told);
@@ -174,7 +153,7 @@ impl Decider {
                     transaction.rollback().await?;
                     self.metrics.store_failed(&error, "deciding one event");
                     tracing::error!(event = name, "the event is put off");
-                    self.park(one, now_ms).await?;
+                    self.park(&one.names, now_ms).await?;
                 }
             }
         }
@@ -197,18 +176,21 @@ impl Decider {
     pub(crate) async fn decide(
         &self,
         connection: &mut PgConnection,
-        names: &[String],
+        due: &Due,
         now_ms: u64,
     ) -> Result<bool> {
         let in_force = self
             .policies
             .current(&mut *connection, &self.metrics)
             .await?;
-        let mut look = Look::new(in_force, now_ms, self.verdict_idle, &self.metrics);
-        let mut names = names.to_vec();
-        names.sort_unstable();
-        names.dedup();
-        for chunk in names.chunks(ENTRY_EVENTS_MAX) {
+        let mut look = Look::new(
+            in_force,
+            now_ms,
+            self.verdict_idle,
+            &self.metrics,
+            due.since,
+        );
+        for chunk in due.names.chunks(ENTRY_EVENTS_MAX) {
             look.at(&mut *connection, chunk).await?;
         }
         look.finish(connection).await
@@ -217,6 +199,10 @@ impl Decider {
     /// Works off what is due, as a test's moment asks.
     #[cfg(test)]
     pub(crate) async fn decide_once(&self, now_ms: u64) {
+        let mut connection = self.store.connection().await.expect("a connection");
+        intake::hurry(&mut connection, timestamp(now_ms))
+            .await
+            .expect("the list");
         while matches!(self.round(now_ms).await, Ok(Round::More)) {}
     }
 
@@ -232,11 +218,11 @@ impl Decider {
         }
     }
 
-    /// Until the next event is due.
+    /// Until the next entry is due.
     async fn sleep(&self) -> Duration {
         let next = async {
-            let mut connection = self.store.pool().acquire().await?;
-            events::next_due(&mut connection).await
+            let mut connection = self.store.own().acquire().await?;
+            intake::next_due(&mut connection).await
         };
         let Ok(Some(next)) = next.await else {
             return SLEEP_MAX;
@@ -244,4 +230,20 @@ impl Decider {
         let wait_ms = clock::millis(next).saturating_sub(clock::now_ms());
         Duration::from_millis(wait_ms).clamp(Duration::from_millis(1), SLEEP_MAX)
     }
+}
+
+/// What is due: events that have news, and those whose time has come.
+async fn due(connection: &mut PgConnection, now_ms: u64) -> Result<Option<Due>> {
+    let now = timestamp(now_ms);
+    let Some(taken) = intake::take(&mut *connection, now, ROUND_EVENTS_MAX).await? else {
+        return Ok(None);
+    };
+    let mut names = events::due(connection, &taken.wakes, now).await?;
+    names.extend(taken.news);
+    names.sort_unstable();
+    names.dedup();
+    Ok(Some(Due {
+        names,
+        since: taken.since,
+    }))
 }

@@ -15,12 +15,10 @@ use tokio::sync::{Notify, watch};
 
 use crate::metrics::Metrics;
 use crate::store::{Result, Store, feed, patiently};
-use live::Live;
+use live::{Live, VERDICTS_MAX};
 
 /// How often the store is asked when nothing wakes.
 const POLL: Duration = Duration::from_secs(1);
-/// Rows read at once.
-const ROWS_MAX: i64 = 8_192;
 
 /// The feed.
 #[derive(Debug)]
@@ -104,32 +102,15 @@ impl Feed {
 
     /// Catches up with the store.
     pub(crate) async fn refresh(&self, store: &Store, metrics: &Metrics) -> Result<()> {
-        // One snapshot: head and rows belong together.
-        let mut transaction = store
-            .pool()
-            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await?;
-        let head = feed::head(&mut transaction).await?;
-        let mut after = match self.live.read() {
-            Ok(live) => live.position_in(&head),
-            Err(poisoned) => poisoned.into_inner().position_in(&head),
-        };
-        if after == Some(head.seq) {
+        let read = self.live.read().map(|live| live.head());
+        let known = read.unwrap_or_else(|poisoned| poisoned.into_inner().head());
+        let mut connection = store.own().acquire().await?;
+        let (head, told) = feed::after(&mut connection, &known, VERDICTS_MAX).await?;
+        if head == known {
             return Ok(());
         }
-        let is_new_history = after.is_none();
-        let mut told = Vec::new();
-        loop {
-            let rows = feed::after(&mut transaction, after.unwrap_or(0), ROWS_MAX).await?;
-            let is_last = i64::try_from(rows.len()).is_ok_and(|n| n < ROWS_MAX);
-            after = rows.last().map(|row| row.seq).or(after);
-            told.extend(rows);
-            if is_last {
-                break;
-            }
-        }
-        transaction.commit().await?;
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let is_new_history = live.position_in(&head).is_none();
         let evicted = live.take(&head, is_new_history, told);
         metrics.feed_evicted.inc_by(evicted);
         metrics.feed_seq.set(head.seq);
@@ -151,7 +132,7 @@ impl Feed {
 }
 
 async fn listen(store: &Store) -> Option<PgListener> {
-    let mut listener = PgListener::connect_with(store.pool()).await.ok()?;
+    let mut listener = PgListener::connect_with(store.own()).await.ok()?;
     listener.listen(feed::CHANNEL).await.ok()?;
     Some(listener)
 }

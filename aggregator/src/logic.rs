@@ -10,5 +10,6 @@ pub use crate::ingest::commit::is_urgent;
 pub use crate::pulse::{BEAT_MS, Pulse};
 pub use crate::store::aggregators::{Alive, quiet, unheard};
 pub use crate::store::feed::{Head, Told};
+pub use crate::store::intake::gather;
 pub use crate::store::reporters::Sender;
 pub use crate::withdrawal::withdrawn;

@@ -92,7 +92,7 @@ impl Pulse {
 
     /// Says goodbye.
     pub(crate) async fn leave(&self, store: &Store, now_ms: u64) -> Result<()> {
-        let mut connection = store.pool().acquire().await?;
+        let mut connection = store.own().acquire().await?;
         aggregators::leave(&mut connection, self.id, timestamp(now_ms)).await
     }
 

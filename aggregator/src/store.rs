@@ -29,9 +29,11 @@ use sqlx::{PgPool, Postgres, Transaction};
 
 pub(crate) use schema::Error as SchemaError;
 
-/// Connections at once: one each for the committer, the decider, the feed, its listener and the tick, the rest
-/// for people. Postgres allows 100 by default, so four aggregators fit.
-const CONNECTIONS_MAX: u32 = 20;
+/// Connections at once of our own work: one each for the committer, the decider, the feed, its listener and the tick, and
+/// one for an operator's demand or a change of the policy in between.
+const OWN_CONNECTIONS_MAX: u32 = 8;
+/// Connections at once for who asks. Postgres allows 100 by default, so four aggregators fit.
+const CONNECTIONS_MAX: u32 = 12;
 /// How long a request waits for a connection before it is told to come again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -42,6 +44,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The database.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
+    own: PgPool,
     pool: PgPool,
 }
 
@@ -75,17 +78,35 @@ impl Store {
             ("lock_timeout", "5s"),
             ("statement_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "30s"),
+            // No statement runs long enough to be worth compiling.
+            ("jit", "off"),
         ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(CONNECTIONS_MAX)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy_with(options);
-        Self { pool }
+        // Our own statements are few, and written for their indexes: a plan is made once, and uses them though the table was
+        // small then, or without statistics. Without this, a statement about 500 events reads all that there are.
+        let own = (options.clone()).options([
+            ("plan_cache_mode", "force_generic_plan"),
+            ("enable_seqscan", "off"),
+        ]);
+        let pool = |options, connections| {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .connect_lazy_with(options)
+        };
+        Self {
+            own: pool(own, OWN_CONNECTIONS_MAX),
+            pool: pool(options, CONNECTIONS_MAX),
+        }
     }
 
     /// Brings the schema to this version's.
     pub(crate) async fn migrate(&self) -> std::result::Result<(), SchemaError> {
-        schema::migrate(&self.pool).await
+        schema::migrate(&self.own).await
+    }
+
+    /// Connections for our own work.
+    pub(crate) fn own(&self) -> &PgPool {
+        &self.own
     }
 
     /// Connections for reads.
@@ -95,7 +116,7 @@ impl Store {
 
     /// A transaction; each of its statements sees what was committed when it began.
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>> {
-        Ok(self.pool.begin().await?)
+        Ok(self.own.begin().await?)
     }
 
     /// A connection for reads.
@@ -117,6 +138,7 @@ impl Store {
 
     /// Closes all connections.
     pub(crate) async fn close(&self) {
+        self.own.close().await;
         self.pool.close().await;
     }
 }

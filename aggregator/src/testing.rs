@@ -139,18 +139,18 @@ pub(crate) struct Side {
 /// A report in short: kind, event, and what a test adds.
 pub(crate) fn report(event: &str, kind: Kind) -> EventReport {
     let mut report = EventReport::new(event.parse().unwrap(), kind);
-    report.call = Call {
+    report.call = Arc::new(Call {
         method: "POST".into(),
         path: "/orders".into(),
         ..Call::default()
-    };
+    });
     report
 }
 
 /// An attempt that ended with this status, called by `from`.
 pub(crate) fn attempt(event: &str, from: Option<&str>, status: u16) -> EventReport {
     let mut report = report(event, Kind::Attempt);
-    report.call.from = from.map(|from| from.parse().unwrap());
+    report.call_mut().from = from.map(|from| from.parse().unwrap());
     report.ending.status = Some(status);
     report
 }

@@ -94,7 +94,7 @@ impl Tick {
 
     /// Reads the store's clock, by which all aggregators judge; a restored store gets the policy and the modes anew.
     async fn follow_store(&mut self) -> Result<()> {
-        let mut connection = self.parts.store.pool().acquire().await?;
+        let mut connection = self.parts.store.own().acquire().await?;
         let asked_ms = clock::machine_ms();
         let store_ms = clock::millis(aggregators::time(&mut connection).await?);
         clock::follow(asked_ms, store_ms, clock::machine_ms());
@@ -111,7 +111,7 @@ impl Tick {
     pub(crate) async fn make_days(&self, now: DateTime<Utc>) -> Result<()> {
         let today = day_of(now);
         for day in [today, today + Days::new(1)] {
-            days::make(self.parts.store.pool(), day).await?;
+            days::make(self.parts.store.own(), day).await?;
         }
         Ok(())
     }
@@ -125,7 +125,7 @@ impl Tick {
         let reports_from = now - TimeDelta::days(i64::from(config.retention_days) + 1);
         let decisions_from = now - TimeDelta::days(config.decision_days.into());
         let idle = TimeDelta::from_std(config.verdict_idle()).unwrap_or_default();
-        let mut connection = parts.store.pool().acquire().await?;
+        let mut connection = parts.store.own().acquire().await?;
         for day in days::drop_old(&mut connection, kept).await? {
             tracing::info!(%day, "the reports of this day were let go");
         }

@@ -54,7 +54,7 @@ pub(crate) async fn withdraw(
     };
     decisions::save(&mut transaction, &stored).await?;
     // What the event is now, the decider says.
-    intake::add(&mut transaction, &event).await?;
+    intake::add(&mut transaction, &event, None, now).await?;
     let expires_at =
         now + chrono::TimeDelta::from_std(parts.config.verdict_idle()).unwrap_or_default();
     let telling = Telling::of(&stored, stored.mode, expires_at);
@@ -62,7 +62,7 @@ pub(crate) async fn withdraw(
     transaction.commit().await?;
     parts.metrics.withdrawals.inc();
     parts.decider.told(true);
-    parts.decider.wake();
+    parts.decider.hurry();
     tracing::info!(event = %stored.event, decision = %stored.id, "withdrawn by an operator");
     Ok(Withdrawn::Done(Box::new(stored)))
 }

@@ -69,7 +69,7 @@ fn write_event<'a>(json: &mut Writer, event: &'a EventReport, sent_ms: u64, call
     if event.side == Side::Outbound {
         json.key("side").text("outbound");
     }
-    if event.call != Call::default() {
+    if *event.call != Call::default() {
         json.key("call")
             .number(signed(calls.index(&event.call) as u64));
     }

@@ -19,6 +19,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use kaeru_protocol::{
     Call, Ending, EventId, EventReport, Kind, Peer, ReporterId, ServiceName, Side, Word, flags,
@@ -135,7 +136,7 @@ impl Case {
             report.attempt = u32::try_from(number("try").unwrap_or(1)).unwrap();
             report.ending.flags |= number("flags").unwrap_or(0);
             report.deadline_s = number("deadline").map(|n| u32::try_from(n).unwrap());
-            report.call.event_type = option("type").map(|t| t.parse().unwrap());
+            report.call_mut().event_type = option("type").map(|t| t.parse().unwrap());
             if let Some(word) = option("word") {
                 report.ending.word = Word::from_bytes(word.as_bytes());
             }
@@ -226,11 +227,11 @@ fn subject<'a>(words: &[&'a str], line: &str, report: &mut EventReport) -> &'a s
         };
     };
     let call = |report: &mut EventReport, at: usize| {
-        report.call = Call {
+        report.call = Arc::new(Call {
             method: words[at].into(),
             path: words[at + 1].into(),
-            ..report.call.clone()
-        };
+            ..(*report.call).clone()
+        });
     };
     match (words[0], words[1]) {
         ("operator", _) => {
@@ -268,10 +269,10 @@ fn subject<'a>(words: &[&'a str], line: &str, report: &mut EventReport) -> &'a s
             if let Some((caller, callee)) = head.split_once("=>") {
                 report.kind = Kind::Call;
                 report.side = Side::Outbound;
-                report.call.to = Some(peer(callee));
+                report.call_mut().to = Some(peer(callee));
                 caller
             } else if let Some((caller, callee)) = head.split_once('>') {
-                report.call.from = Some(service(caller));
+                report.call_mut().from = Some(service(caller));
                 callee
             } else {
                 head

@@ -4,6 +4,7 @@
 //! bytes. A batch is sent again with another `sent_ms` and other offsets; the times that it states stay.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -158,9 +159,20 @@ pub struct Rejection {
     pub reason: Box<str>,
 }
 
+impl Batch {
+    /// Its reports in full, or why they are none; they share their calls.
+    pub fn into_reports(self) -> impl Iterator<Item = Result<Report, Rejection>> {
+        let calls: Vec<Arc<Call>> = (self.calls.iter())
+            .map(|entry| Arc::new(entry.into()))
+            .collect();
+        let sent_ms = self.sent_ms;
+        (self.reports.into_iter()).map(move |report| report.unpack(&calls, sent_ms))
+    }
+}
+
 impl WireReport {
     /// The report in full, or why it is none. `calls` and `sent_ms` are the batch's.
-    pub fn unpack(self, calls: &[CallEntry], sent_ms: u64) -> Result<Report, Rejection> {
+    pub fn unpack(self, calls: &[Arc<Call>], sent_ms: u64) -> Result<Report, Rejection> {
         let seq = self.seq;
         let reject = |reason: &str| Rejection {
             seq: Some(seq),
@@ -180,11 +192,11 @@ impl WireReport {
             }
             (Some(event), None) => {
                 let call = match self.call {
-                    None => Call::default(),
+                    None => Arc::default(),
                     Some(index) => usize::try_from(index)
                         .ok()
                         .and_then(|index| calls.get(index))
-                        .map(Call::from)
+                        .cloned()
                         .ok_or_else(|| reject("it points outside the table of calls"))?,
                 };
                 if call.path.len() > limits::PATH_MAX || call.method.len() > limits::METHOD_MAX {
@@ -297,7 +309,7 @@ impl BatchBuilder {
         match &report.body {
             Body::Proxy(status) => wire.proxy = Some(status.clone()),
             Body::Event(event) => {
-                wire.call = (event.call != Call::default()).then(|| self.index(&event.call));
+                wire.call = (*event.call != Call::default()).then(|| self.index(&event.call));
                 wire.event = Some(event.event.clone());
                 wire.borrowed = event.borrowed;
                 wire.kind = event.kind;

@@ -1,6 +1,8 @@
 //! A report: a fact that a reporter states once. This is its full form, with absolute times; how a batch
 //! packs it is in `batch.rs`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{DecisionId, Ending, EventId, EventType, Peer, ProxyStatus, ServiceName, Word};
@@ -94,7 +96,7 @@ pub struct EventReport {
     /// Which side of the proxy.
     pub side: Side,
     /// Caller, callee, method, path, event type.
-    pub call: Call,
+    pub call: Arc<Call>,
     /// The `t` that the caller's proxy wrote, by the caller's clock, ms.
     pub sent_ms: Option<u64>,
     /// It belongs to a branch that a queue (or a clock) handed over: its caller, or a caller above that, handled no
@@ -130,7 +132,7 @@ impl EventReport {
             borrowed: false,
             kind,
             side: Side::Inbound,
-            call: Call::default(),
+            call: Arc::default(),
             sent_ms: None,
             handed_over: false,
             opened: None,
@@ -144,6 +146,11 @@ impl EventReport {
             decision: None,
             detail: None,
         }
+    }
+
+    /// Its call, to be written in; the other reports that share it keep theirs.
+    pub fn call_mut(&mut self) -> &mut Call {
+        Arc::make_mut(&mut self.call)
     }
 
     /// The service's word in this report.

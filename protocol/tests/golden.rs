@@ -29,12 +29,7 @@ fn round_trip<T: Serialize + DeserializeOwned>(file: &str) -> T {
 #[test]
 fn a_batch_unpacks_and_packs_again() {
     let batch: Batch = round_trip("batch.json");
-    let reports: Vec<Report> = batch
-        .reports
-        .iter()
-        .cloned()
-        .map(|r| r.unpack(&batch.calls, batch.sent_ms).unwrap())
-        .collect();
+    let reports: Vec<Report> = (batch.clone().into_reports()).map(Result::unwrap).collect();
     assert_eq!(reports[0].at_ms, 1_767_225_599_900);
     let mut builder = BatchBuilder::new(batch.reporter.clone(), batch.sent_ms);
     for report in &reports {
@@ -47,11 +42,7 @@ fn a_batch_unpacks_and_packs_again() {
         later.push(report);
     }
     let later = later.finish();
-    let again: Vec<Report> = later
-        .reports
-        .into_iter()
-        .map(|r| r.unpack(&later.calls, later.sent_ms).unwrap())
-        .collect();
+    let again: Vec<Report> = later.into_reports().map(Result::unwrap).collect();
     assert_eq!(again, reports);
 }
 

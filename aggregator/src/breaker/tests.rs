@@ -39,7 +39,7 @@ async fn doom(app: &App, name: &str, events: usize) {
     let mut reports = Vec::new();
     for n in 0..events {
         let mut one = failed(&format!("{name}-{n}"), None);
-        one.call.event_type = Some("order.placed".parse().unwrap());
+        one.call_mut().event_type = Some("order.placed".parse().unwrap());
         reports.push(web.next(one));
     }
     // Sequences of their own for each call.

@@ -20,10 +20,13 @@ use crate::policy::InForce;
 use crate::store::decisions::{self, Stored};
 use crate::store::events::{self, Held, Looked};
 use crate::store::feed::{self, Telling};
-use crate::store::{Error, Result, aggregators, facts, flows, losses, reporters};
+use crate::store::{Error, Result, aggregators, facts, flows, intake, losses, reporters};
 
 /// Reports read at once, by the counts of the last look: 20,000 x 500 bytes = 10 MB.
 const READ_MAX: i64 = 20_000;
+/// News that is still on the list may be of reports so much earlier than what is known: those of longer ago are seen only when it
+/// is its turn.
+const LATER_NEWS: TimeDelta = TimeDelta::days(1);
 /// How long a shared id with too many reports is left alone between looks.
 const SHARED_REST: TimeDelta = TimeDelta::seconds(60);
 
@@ -33,6 +36,8 @@ pub(super) struct Look<'a> {
     now_ms: u64,
     verdict_idle: TimeDelta,
     metrics: &'a Metrics,
+    /// No report that was not looked at yet is of an earlier time.
+    since: Option<DateTime<Utc>>,
     tellings: Vec<Telling>,
     lessons: BTreeMap<EventType, Flow>,
 }
@@ -55,12 +60,14 @@ impl<'a> Look<'a> {
         now_ms: u64,
         verdict_idle: TimeDelta,
         metrics: &'a Metrics,
+        since: Option<DateTime<Utc>>,
     ) -> Self {
         Self {
             in_force,
             now_ms,
             verdict_idle,
             metrics,
+            since,
             tellings: Vec::new(),
             lessons: BTreeMap::new(),
         }
@@ -105,7 +112,7 @@ impl<'a> Look<'a> {
             .map(|held| events::parse(&held.event))
             .collect::<Result<Vec<_>>>()?;
         let each_max = self.in_force.reports_max().saturating_add(1);
-        let mut read = facts::of_events(&mut *connection, &ids, each_max).await?;
+        let mut read = facts::of_events(&mut *connection, &ids, each_max, self.since(held)).await?;
         let mut traces = Vec::with_capacity(held.len());
         for (held, id) in held.iter().zip(ids) {
             let facts = read.remove(&id).unwrap_or_default();
@@ -119,13 +126,29 @@ impl<'a> Look<'a> {
         }
         let surroundings = self.surroundings(&mut *connection, &traces).await?;
         let mut looked = Vec::with_capacity(traces.len());
+        let mut wakes = Vec::new();
         for (held, trace) in traces {
-            looked.push(
-                self.judge(&mut *connection, held, &trace, &surroundings)
-                    .await?,
-            );
+            let one = self
+                .judge(&mut *connection, held, &trace, &surroundings)
+                .await?;
+            if let Some(at) = one.wake_at
+                && (held.wake_at != one.wake_at || at <= timestamp(self.now_ms))
+            {
+                wakes.push((held.event.as_str(), at));
+            }
+            looked.push(one);
         }
-        events::save(connection, &looked).await
+        events::save(&mut *connection, &looked).await?;
+        intake::wake(connection, &wakes).await
+    }
+
+    /// Since when these events have reports, at most: what was seen of them, and what was not.
+    fn since(&self, held: &[Held]) -> Option<DateTime<Utc>> {
+        let seen = held
+            .iter()
+            .filter(|held| held.reports > 0)
+            .map(|held| held.first_at);
+        Some(seen.chain(self.since).min()? - LATER_NEWS)
     }
 
     async fn surroundings(

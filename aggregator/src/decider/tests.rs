@@ -9,7 +9,7 @@ use crate::testing::{self, Side, attempt, beat, failed, number, report};
 use crate::withdrawal::{Withdrawn, withdraw};
 
 const DECISIONS: &str = "SELECT count(*) FROM decisions";
-const NEWS: &str = "SELECT count(*) FROM intake";
+const NEWS: &str = "SELECT count(*) FROM intake WHERE news";
 
 async fn state_of(app: &App, event: &str) -> String {
     sqlx::query_scalar("SELECT state FROM events WHERE event = $1")
@@ -85,7 +85,7 @@ async fn a_verdict_is_told_again_when_the_type_of_its_event_becomes_known() {
         [("e-1".to_owned(), Verdict::RollBack, Mode::Off)]
     );
     let mut entry = attempt("e-1", None, 500);
-    entry.call.method = "GET".into();
+    entry.call_mut().method = "GET".into();
     let mut web = Side::new(1, "shop/web");
     web.state(&app, entry).await.unwrap();
     app.decider.decide_once(clock::now_ms()).await;
@@ -190,7 +190,7 @@ async fn a_settled_event_teaches_its_flow_once() {
     let app = testing::app().await;
     let mut web = Side::new(1, "shop/web");
     let mut first = attempt("e-1", None, 200);
-    first.call.event_type = Some("order.placed".parse().unwrap());
+    first.call_mut().event_type = Some("order.placed".parse().unwrap());
     web.state(&app, first).await.unwrap();
     let now_ms = clock::now_ms();
     app.decider.decide_once(now_ms).await;
@@ -395,7 +395,7 @@ async fn too_many_doomed_events_of_a_type_trip_its_breaker() {
         } else {
             attempt(&event, None, 200)
         };
-        one.call.event_type = Some(kind.parse().unwrap());
+        one.call_mut().event_type = Some(kind.parse().unwrap());
         one
     };
     let mut reports = Vec::new();

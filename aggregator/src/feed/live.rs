@@ -8,7 +8,7 @@ use crate::clock::millis;
 use crate::store::feed::{Head, Told};
 
 /// Verdicts kept: what a proxy's cache holds too. 100,000 x 400 bytes = 40 MB.
-const VERDICTS_MAX: usize = 100_000;
+pub(super) const VERDICTS_MAX: usize = 100_000;
 
 /// The feed as far as it was read.
 #[derive(Debug, Default)]
@@ -28,6 +28,14 @@ impl Live {
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
         self.by_seq.is_empty()
+    }
+
+    /// How far it was read, and of which history.
+    pub(super) fn head(&self) -> Head {
+        Head {
+            epoch: self.epoch.to_string(),
+            seq: self.seq,
+        }
     }
 
     /// How far this history was read; `None` if it is not the one that `head` belongs to.

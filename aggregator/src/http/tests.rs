@@ -204,10 +204,10 @@ async fn events_come_in_pages_newest_first() {
     let api = api().await;
     // Two begin at each second, so that pages end between equals.
     sqlx::query(
-        "INSERT INTO events (event, type, state, borrowed, services, first_at, last_at, last_received)
+        "INSERT INTO events (event, type, state, borrowed, services, first_at, last_at, last_received, reports)
          SELECT 'e-' || n, CASE WHEN n < 3 THEN 'rare' END, CASE WHEN n = 4 THEN 'failed' ELSE 'succeeded' END,
              false, ARRAY['shop/web', 'shop/s' || n],
-             at, at, at FROM generate_series(1, 7) AS n, LATERAL (SELECT timestamptz '2026-01-01Z' + n / 2 * interval '1 s' AS at) t",
+             at, at, at, 1 FROM generate_series(1, 7) AS n, LATERAL (SELECT timestamptz '2026-01-01Z' + n / 2 * interval '1 s' AS at) t",
     )
     .execute(api.0.store.pool())
     .await

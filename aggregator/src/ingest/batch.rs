@@ -1,7 +1,9 @@
 //! What a batch must be: bytes in, a checked [`Batch`] out. A report that cannot be read is rejected alone.
 
+use std::sync::Arc;
+
 use kaeru_protocol::{
-    Batch as WireBatch, Body, CallEntry, Rejection, Report, Reporter, WireReport, limits,
+    Batch as WireBatch, Body, Call, CallEntry, Rejection, Report, Reporter, WireReport, limits,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -76,13 +78,14 @@ type Unpacked = (Reporter, u64, (Vec<Report>, Vec<Rejection>));
 fn unpack(batch: WireBatch) -> Unpacked {
     let mut rejected = Vec::new();
     let mut reports = Vec::with_capacity(batch.reports.len());
-    for report in batch.reports {
-        match report.unpack(&batch.calls, batch.sent_ms) {
+    let (reporter, sent_ms) = (batch.reporter.clone(), batch.sent_ms);
+    for report in batch.into_reports() {
+        match report {
             Ok(report) => reports.push(report),
             Err(rejection) => rejected.push(rejection),
         }
     }
-    (batch.reporter, batch.sent_ms, (reports, rejected))
+    (reporter, sent_ms, (reports, rejected))
 }
 
 fn unpack_leniently(batch: Lenient) -> Unpacked {
@@ -91,9 +94,13 @@ fn unpack_leniently(batch: Lenient) -> Unpacked {
         .into_iter()
         .map(|call| serde_json::from_value(call).ok())
         .collect();
-    let known: Vec<CallEntry> = calls
+    let known: Vec<Arc<Call>> = calls
         .iter()
-        .map(|call| call.clone().unwrap_or_default())
+        .map(|call| {
+            call.as_ref()
+                .map(|entry| Arc::new(entry.into()))
+                .unwrap_or_default()
+        })
         .collect();
     let mut rejected = Vec::new();
     let mut reports = Vec::new();

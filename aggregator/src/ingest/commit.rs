@@ -1,7 +1,7 @@
 //! One transaction of waiting batches: reports, the decider's to-do list, proxies' statuses, and, for reports of
 //! failure, the decision itself, so that one commit lies between a failure and its decision.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, NaiveDate, Utc};
@@ -14,7 +14,7 @@ use super::batch::rejection;
 use super::{Batch, Fault};
 use crate::app::Parts;
 use crate::clock::{self, timestamp};
-use crate::decider::ENTRY_EVENTS_MAX;
+use crate::decider::Due;
 use crate::store::calls::Calls;
 use crate::store::days::{self, Kept, day_of};
 use crate::store::history::{self, History};
@@ -40,9 +40,24 @@ pub(super) struct Committer {
 #[derive(Debug, Default)]
 struct Group<'a> {
     rows: Vec<Row>,
+    /// Of no earlier time.
+    since: Option<DateTime<Utc>>,
+    events: BTreeSet<&'a str>,
+    /// Those of them that may be doomed.
     urgent: BTreeSet<&'a str>,
     statuses: BTreeMap<(i64, i64), (&'a Reporter, &'a ProxyStatus, u64)>,
     rejected: Vec<Vec<Rejection>>,
+}
+
+/// What was written.
+#[derive(Debug, Default)]
+struct Written {
+    /// Reports that were new.
+    rows: u64,
+    /// Something was told.
+    told: bool,
+    /// There is something for the decider at once.
+    hurry: bool,
 }
 
 impl Committer {
@@ -126,12 +141,14 @@ impl Committer {
             strangers.contains(&id) || senders.get(&id) != Some(&batch.sender)
         };
         let mut group = self.group(batches, is_stranger, now).await?;
-        let (told, stored) = self.write(&mut transaction, &mut group, now_ms).await?;
+        let written = self.write(&mut transaction, &mut group, now_ms).await?;
         transaction.commit().await?;
         timer.observe_duration();
-        self.count(&group, stored);
-        self.parts.decider.told(told);
-        self.parts.decider.wake();
+        self.count(&group, written.rows);
+        self.parts.decider.told(written.told);
+        if written.hurry {
+            self.parts.decider.hurry();
+        }
         let receipt = |(batch, rejected): (&&Batch, Vec<Rejection>)| {
             if is_stranger(batch) {
                 return Err(Fault::NotYours);
@@ -168,19 +185,25 @@ impl Committer {
         now: DateTime<Utc>,
     ) -> Result<Group<'a>> {
         let kept = Kept::new(now, self.parts.config.retention_days);
-        let calls: HashSet<&Call> = batches
+        // The reports of a batch share their calls: each is looked up once.
+        let shared: HashMap<usize, &Arc<Call>> = batches
             .iter()
             .flat_map(|batch| &batch.reports)
             .filter_map(|report| match &report.body {
-                Body::Event(event) => Some(&event.call),
+                Body::Event(event) => Some((place(&event.call), &event.call)),
                 Body::Proxy(_) => None,
             })
             .collect();
+        let calls: HashSet<&Call> = shared.values().map(|call| &***call).collect();
         let calls: Vec<Call> = calls.into_iter().cloned().collect();
-        let numbers = self
+        let known = self
             .calls
-            .numbers(self.parts.store.pool(), &calls, day_of(now))
+            .numbers(self.parts.store.own(), &calls, day_of(now))
             .await?;
+        let number = |call: &Call| known.get(call).copied().flatten();
+        let numbers: HashMap<usize, Option<i32>> = (shared.into_iter())
+            .map(|(place, call)| (place, number(call)))
+            .collect();
         let mut group = Group::default();
         for batch in batches {
             let mut rejected = batch.rejected.clone();
@@ -197,12 +220,12 @@ impl Committer {
                     continue;
                 }
                 if !self.made.contains(&day) {
-                    days::make(self.parts.store.pool(), day).await?;
+                    days::make(self.parts.store.own(), day).await?;
                     self.made.insert(day);
                 }
                 match &report.body {
                     Body::Event(event) => {
-                        let Some(Some(number)) = numbers.get(&event.call) else {
+                        let Some(Some(number)) = numbers.get(&place(&event.call)) else {
                             rejected.push(rejection(
                                 Some(report.seq),
                                 "too many different calls are known",
@@ -212,6 +235,9 @@ impl Committer {
                         let row =
                             Row::event(reporter.id, report.seq, report.at_ms, event, Some(*number));
                         group.rows.push(row);
+                        let at = timestamp(report.at_ms);
+                        group.since = Some(group.since.map_or(at, |since| since.min(at)));
+                        group.events.insert(event.event.as_str());
                         if is_urgent(event) {
                             group.urgent.insert(event.event.as_str());
                         }
@@ -230,13 +256,13 @@ impl Committer {
         Ok(group)
     }
 
-    /// Writes the group, and says whether anything was told, and how many reports were new.
+    /// Writes the group.
     async fn write(
         &self,
         connection: &mut PgConnection,
         group: &mut Group<'_>,
         now_ms: u64,
-    ) -> Result<(bool, u64)> {
+    ) -> Result<Written> {
         let now = timestamp(now_ms);
         let new = reports::insert(&mut *connection, &mut group.rows, now).await?;
         for key in &new.statuses {
@@ -246,29 +272,35 @@ impl Committer {
                 self.parts.metrics.reports_lost.inc_by(lost);
             }
         }
-        let (mut urgent, mut others): (Vec<String>, Vec<String>) = new
-            .events
-            .into_iter()
+        if new.rows == 0 {
+            return Ok(Written::default());
+        }
+        let news = std::mem::take(&mut group.events);
+        let (mut urgent, others): (Vec<String>, Vec<String>) = (news.into_iter())
+            .map(str::to_owned)
             .partition(|event| group.urgent.contains(event.as_str()));
-        others.extend(urgent.split_off(urgent.len().min(URGENT_MAX)));
-        let told = self.decide(&mut *connection, &urgent, now_ms).await;
+        let mut late = urgent.split_off(urgent.len().min(URGENT_MAX));
+        let due = Due {
+            names: urgent,
+            since: group.since,
+        };
+        let told = self.decide(&mut *connection, &due, now_ms).await;
         if told.is_none() {
-            others.extend(urgent);
+            late.extend(due.names);
         }
-        for entry in others.chunks(ENTRY_EVENTS_MAX) {
-            intake::add(&mut *connection, entry).await?;
-        }
-        Ok((told.unwrap_or(false), new.rows))
+        intake::add(&mut *connection, &late, group.since, now).await?;
+        let gathered_at = now + intake::gather(others.len());
+        intake::add(connection, &others, group.since, gathered_at).await?;
+        Ok(Written {
+            told: told.unwrap_or(false),
+            rows: new.rows,
+            hurry: !late.is_empty(),
+        })
     }
 
     /// Decides failed events in a transaction within the transaction. `None` leaves them to the decider.
-    async fn decide(
-        &self,
-        connection: &mut PgConnection,
-        urgent: &[String],
-        now_ms: u64,
-    ) -> Option<bool> {
-        if urgent.is_empty() {
+    async fn decide(&self, connection: &mut PgConnection, due: &Due, now_ms: u64) -> Option<bool> {
+        if due.names.is_empty() {
             return Some(false);
         }
         if !self.parts.decider.may_decide(now_ms) {
@@ -276,11 +308,7 @@ impl Committer {
         }
         let attempt = async {
             let mut within = connection.begin().await?;
-            let told = self
-                .parts
-                .decider
-                .decide(&mut within, urgent, now_ms)
-                .await?;
+            let told = self.parts.decider.decide(&mut within, due, now_ms).await?;
             within.commit().await?;
             Ok::<bool, Error>(told)
         };
@@ -305,6 +333,11 @@ impl Committer {
             .reports_rejected
             .inc_by(u64::try_from(rejected).unwrap_or(u64::MAX));
     }
+}
+
+/// Where a call stands: the same for reports that share it.
+fn place(call: &Arc<Call>) -> usize {
+    Arc::as_ptr(call).addr()
 }
 
 /// Whether a report may doom its event, as far as it can be said without the policy.

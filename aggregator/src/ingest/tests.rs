@@ -1,4 +1,4 @@
-use kaeru_protocol::{Body, Counts, Kind, ProxyStatus, ReporterMark};
+use kaeru_protocol::{Body, Counts, Kind, ProxyStatus, ReporterMark, Word};
 use serde_json::json;
 
 use super::batch::{self, rejection};
@@ -29,6 +29,54 @@ async fn a_batch_sent_twice_is_stored_once() {
     assert_eq!(number(&app, REPORTS).await, 2);
     assert_eq!(app.metrics.reports_stored.get(), 2);
     assert_eq!(app.metrics.reports_repeated.get(), 4);
+}
+
+#[tokio::test]
+async fn a_large_batch_is_stored_as_small_ones_are_and_once() {
+    const ROWS: &str = "SELECT md5(string_agg(row(seq, sent, call, ms, kind, status, outbound, borrowed, event, word, grpc,
+        attempt, due_ms, flags, opened, rest)::text, ',' ORDER BY seq)) FROM reports WHERE reporter = $1";
+    let app = testing::app().await;
+    let now_ms = clock::now_ms();
+    let stated = |number: u32| {
+        let from = number.is_multiple_of(2).then_some("shop/front");
+        let mut report = attempt(&format!("e-{number}"), from, 200);
+        if number.is_multiple_of(3) {
+            report.kind = Kind::Running;
+            report.due_ms = Some(number);
+            report.progress = Some(0.5);
+            report.detail = Some("a \"word\" and an ä".into());
+            report.sent_ms = Some(now_ms);
+        }
+        if number.is_multiple_of(5) {
+            report.side = kaeru_protocol::Side::Outbound;
+            report.borrowed = true;
+            report.attempt = 3;
+            report.ending.flags = 1 << 40;
+            report.ending.grpc = Some(14);
+            report.ending.word = Some(Word::Succeeded);
+            report.opened = Some(1);
+            report.cost = Some(1.5);
+        }
+        report
+    };
+    let (mut large, mut small) = (Side::new(1, "shop/web"), Side::new(2, "shop/web"));
+    let all: Vec<_> = (0..600).map(|n| large.next(stated(n))).collect();
+    let receipt = app.ingest.store(large.batch(all.clone())).await.unwrap();
+    assert_eq!(receipt.accepted, 600);
+    let few: Vec<_> = (0..600).map(|n| small.next(stated(n))).collect();
+    for chunk in few.chunks(100) {
+        app.ingest.store(small.batch(chunk.to_vec())).await.unwrap();
+    }
+    let rows = |reporter: i64| sqlx::query_scalar::<_, String>(ROWS).bind(reporter);
+    let [copied, inserted] = [1, 2].map(|id| rows(id).fetch_one(app.store.pool()));
+    assert_eq!(copied.await.unwrap(), inserted.await.unwrap());
+
+    let mut again = all[300..].to_vec();
+    again.extend((0..300).map(|n| large.next(stated(n))));
+    let receipt = app.ingest.store(large.batch(again)).await.unwrap();
+    assert_eq!(receipt.accepted, 600);
+    assert_eq!(number(&app, REPORTS).await, 1_500);
+    assert_eq!(app.metrics.reports_repeated.get(), 300);
 }
 
 #[tokio::test]
@@ -299,9 +347,9 @@ async fn a_report_comes_back_as_it_was_stated() {
     let mut stated = report("e-1", Kind::Call);
     stated.borrowed = true;
     stated.side = kaeru_protocol::Side::Outbound;
-    stated.call.event_type = Some("order.placed".parse().unwrap());
-    stated.call.from = Some("shop/front".parse().unwrap());
-    stated.call.to = Some("host:pay.example".parse().unwrap());
+    stated.call_mut().event_type = Some("order.placed".parse().unwrap());
+    stated.call_mut().from = Some("shop/front".parse().unwrap());
+    stated.call_mut().to = Some("host:pay.example".parse().unwrap());
     stated.sent_ms = Some(1_767_225_600_123);
     stated.handed_over = true;
     stated.opened = Some(7);
@@ -322,7 +370,8 @@ async fn a_report_comes_back_as_it_was_stated() {
     web.state(&app, stated.clone()).await.unwrap();
     let mut connection = app.store.pool().acquire().await.unwrap();
     let event = stated.event.clone();
-    let read = crate::store::facts::of_events(&mut connection, std::slice::from_ref(&event), 10);
+    let read =
+        crate::store::facts::of_events(&mut connection, std::slice::from_ref(&event), 10, None);
     let facts = read.await.unwrap().remove(&event).unwrap();
     assert_eq!(facts.len(), 1);
     assert_eq!(facts[0].report, stated);

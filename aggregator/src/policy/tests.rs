@@ -6,6 +6,7 @@ use sqlx::{Postgres, Transaction};
 use super::Policies;
 use crate::app::Parts;
 use crate::clock::{self, timestamp};
+use crate::decider::Due;
 use crate::store::breakers::{self, Suspect};
 use crate::store::{Error, Result, Store, policies};
 use crate::testing::{self, Side, failed, number};
@@ -20,10 +21,13 @@ async fn put(parts: &Parts, yaml: &str) -> Result<Option<i64>> {
 /// Decides about an event in a transaction that stays open.
 async fn decide(parts: &Parts, event: &str) -> Transaction<'static, Postgres> {
     let mut transaction = parts.store.begin().await.unwrap();
-    let names = [event.to_owned()];
+    let due = Due {
+        names: vec![event.to_owned()],
+        since: None,
+    };
     let decide = parts
         .decider
-        .decide(&mut transaction, &names, clock::now_ms());
+        .decide(&mut transaction, &due, clock::now_ms());
     assert!(decide.await.unwrap(), "{event} is decided");
     transaction
 }

@@ -1,7 +1,7 @@
 //! The dictionary of calls: what attempts have in common, once, so that a report row holds one number for it.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
 
 use chrono::NaiveDate;
 use kaeru_protocol::Call;
@@ -149,6 +149,36 @@ async fn touch(pool: &PgPool, calls: &[Call], today: NaiveDate) -> Result<HashMa
         Some((calls.get(index)?.clone(), id))
     };
     Ok(rows.into_iter().filter_map(named).collect())
+}
+
+/// The calls that have these numbers.
+pub(crate) async fn of_numbers(
+    connection: &mut PgConnection,
+    numbers: &BTreeSet<i32>,
+) -> Result<HashMap<i32, Arc<Call>>> {
+    type Row = (i32, String, String, String, String, String);
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT id, caller, callee, method, path, event_type FROM calls WHERE id = ANY($1)",
+    )
+    .bind(numbers.iter().copied().collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    let call = |(id, caller, callee, method, path, event_type): Row| {
+        let call = Call {
+            event_type: present(&event_type).and_then(|name| name.parse().ok()),
+            from: present(&caller).and_then(|caller| caller.parse().ok()),
+            to: present(&callee).and_then(|callee| callee.parse().ok()),
+            method: method.into(),
+            path: path.into(),
+        };
+        (id, Arc::new(call))
+    };
+    Ok(rows.into_iter().map(call).collect())
+}
+
+/// The dictionary writes an absent name as an empty one.
+fn present(name: &str) -> Option<&str> {
+    Some(name).filter(|name| !name.is_empty())
 }
 
 async fn insert(pool: &PgPool, calls: &[Call], today: NaiveDate) -> Result<()> {

@@ -1,10 +1,12 @@
 //! Events as they were last looked at. The row's lock is what makes one decider at a time look at an event.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, Utc};
 use kaeru_protocol::EventId;
 use sqlx::{FromRow, PgConnection};
 
-use super::{Error, Result};
+use super::{Error, Result, intake};
 
 /// What of an event's row the next look needs.
 #[derive(Debug, Clone, FromRow)]
@@ -15,8 +17,12 @@ pub(crate) struct Held {
     pub(crate) learned: bool,
     /// The id is shared.
     pub(crate) shared: bool,
-    /// Reports at the last look.
+    /// Reports at the last look; none of a row that was made just now.
     pub(crate) reports: i64,
+    /// Its first report's time, at the last look.
+    pub(crate) first_at: DateTime<Utc>,
+    /// When it is to be looked at again without news.
+    pub(crate) wake_at: Option<DateTime<Utc>>,
 }
 
 /// An event's row after a look.
@@ -54,50 +60,67 @@ pub(crate) struct Looked {
     pub(crate) learned: bool,
 }
 
+impl Held {
+    fn made(event: String, now: DateTime<Utc>) -> Self {
+        Self {
+            event,
+            learned: false,
+            shared: false,
+            reports: 0,
+            first_at: now,
+            wake_at: None,
+        }
+    }
+}
+
 /// Locks the rows of these events, making those that are not there, in one order.
 pub(crate) async fn lock(
     connection: &mut PgConnection,
     events: &[String],
     now: DateTime<Utc>,
 ) -> Result<Vec<Held>> {
-    sqlx::query(
+    let made: Vec<String> = sqlx::query_scalar(
         "INSERT INTO events (event, state, borrowed, first_at, last_at, last_received)
          SELECT event, 'running', false, $2, $2, $2 FROM unnest($1::text[]) AS new (event) ORDER BY event
-         ON CONFLICT (event) DO NOTHING",
+         ON CONFLICT (event) DO NOTHING RETURNING event",
     )
     .bind(events)
     .bind(now)
-    .execute(&mut *connection)
+    .fetch_all(&mut *connection)
     .await?;
-    Ok(sqlx::query_as(
-        "SELECT event, learned, shared, reports FROM events
-         WHERE event = ANY($1) ORDER BY event FOR UPDATE",
-    )
-    .bind(events)
-    .fetch_all(connection)
-    .await?)
+    let fresh: HashSet<&str> = made.iter().map(String::as_str).collect();
+    let others: Vec<&str> = (events.iter().map(String::as_str))
+        .filter(|event| !fresh.contains(event))
+        .collect();
+    let mut held: Vec<Held> = Vec::new();
+    if !others.is_empty() {
+        held = sqlx::query_as(
+            "SELECT event, learned, shared, reports, first_at, wake_at FROM events
+             WHERE event = ANY($1) ORDER BY event FOR UPDATE",
+        )
+        .bind(others)
+        .fetch_all(connection)
+        .await?;
+    }
+    held.extend(made.into_iter().map(|event| Held::made(event, now)));
+    held.sort_unstable_by(|a, b| a.event.cmp(&b.event));
+    Ok(held)
 }
 
-/// Locks events whose time to be looked at again has come, but for those that another decider holds.
+/// Those of these events that are to be looked at by now, news or not.
 pub(crate) async fn due(
     connection: &mut PgConnection,
+    events: &[String],
     now: DateTime<Utc>,
-    events_max: i64,
 ) -> Result<Vec<String>> {
-    Ok(sqlx::query_scalar(
-        "SELECT event FROM events WHERE wake_at <= $1 ORDER BY wake_at LIMIT $2 FOR UPDATE SKIP LOCKED",
-    )
-    .bind(now)
-    .bind(events_max)
-    .fetch_all(connection)
-    .await?)
-}
-
-/// When the next event is due.
-pub(crate) async fn next_due(connection: &mut PgConnection) -> Result<Option<DateTime<Utc>>> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
     Ok(
-        sqlx::query_scalar("SELECT min(wake_at) FROM events WHERE wake_at IS NOT NULL")
-            .fetch_one(connection)
+        sqlx::query_scalar("SELECT event FROM events WHERE event = ANY($1) AND wake_at <= $2")
+            .bind(events)
+            .bind(now)
+            .fetch_all(connection)
             .await?,
     )
 }
@@ -147,9 +170,10 @@ pub(crate) async fn park(
     sqlx::query("UPDATE events SET wake_at = $2 WHERE event = $1")
         .bind(event)
         .bind(until)
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
-    Ok(())
+    let wake = until.map(|until| (event, until));
+    intake::wake(connection, wake.as_slice()).await
 }
 
 /// Whether there is such an event, and whether its id is shared.

@@ -1,14 +1,16 @@
 //! Reports read back: the facts of events, in full.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use kaeru_flow::{Fact, ReportKey, set_right};
 use kaeru_protocol::{Call, Ending, EventId, EventReport, ReporterId, Side};
 use sqlx::{FromRow, PgConnection};
 
+use super::reporters::Stated;
 use super::reports::{Rest, kind_of, word_of};
-use super::{Error, Result};
+use super::{Error, Result, calls, reporters};
 use crate::clock::millis;
 
 #[derive(FromRow)]
@@ -18,6 +20,7 @@ struct Row {
     at: DateTime<Utc>,
     received: DateTime<Utc>,
     sent: Option<DateTime<Utc>>,
+    call: Option<i32>,
     ms: i32,
     kind: i16,
     status: Option<i16>,
@@ -31,39 +34,36 @@ struct Row {
     flags: Option<i64>,
     opened: Option<i64>,
     rest: Option<sqlx::types::Json<Rest>>,
-    caller: Option<String>,
-    callee: Option<String>,
-    method: Option<String>,
-    path: Option<String>,
-    event_type: Option<String>,
-    service: String,
-    gateway: bool,
-    clock_ms: Option<i64>,
 }
 
-/// The facts of these events, at most `each_max` of each.
+/// The facts of these events, at most `each_max` of each; only of days from `since` on, where the caller knows that there are no
+/// earlier ones.
 pub(crate) async fn of_events(
     connection: &mut PgConnection,
     events: &[EventId],
     each_max: usize,
+    since: Option<DateTime<Utc>>,
 ) -> Result<HashMap<EventId, Vec<Fact>>> {
     let names: Vec<&str> = events.iter().map(EventId::as_str).collect();
     // One descent of the index per event and day; LIMIT holds for each event alone.
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT r.*, c.caller, c.callee, c.method, c.path, c.event_type, v.service, v.gateway, v.clock_ms
-         FROM unnest($1::text[]) AS wanted (event)
+        "SELECT r.* FROM unnest($1::text[]) AS wanted (event)
          CROSS JOIN LATERAL (
              SELECT reporter, seq, at, received, sent, call, ms, kind, status, outbound, borrowed, event,
                  word, grpc, attempt, due_ms, flags, opened, rest
-             FROM reports WHERE reports.event = wanted.event LIMIT $2
-         ) AS r
-         LEFT JOIN calls c ON c.id = r.call
-         JOIN reporters v ON v.id = r.reporter",
+             FROM reports WHERE reports.event = wanted.event AND reports.at >= $3 LIMIT $2
+         ) AS r",
     )
     .bind(&names)
     .bind(i64::try_from(each_max).unwrap_or(i64::MAX))
-    .fetch_all(connection)
+    .bind(since.unwrap_or(DateTime::UNIX_EPOCH))
+    .fetch_all(&mut *connection)
     .await?;
+    // Looked up apart: few of them are in many rows.
+    let numbers: BTreeSet<i32> = rows.iter().filter_map(|row| row.call).collect();
+    let calls = calls::of_numbers(&mut *connection, &numbers).await?;
+    let ids: BTreeSet<i64> = rows.iter().map(|row| row.reporter).collect();
+    let reporters = reporters::of_ids(connection, &ids).await?;
     let mut facts: HashMap<EventId, Vec<Fact>> = events
         .iter()
         .map(|event| (event.clone(), Vec::new()))
@@ -73,7 +73,11 @@ pub(crate) async fn of_events(
             .event
             .parse()
             .map_err(|e| Error::unreadable("an event", e))?;
-        let Some(fact) = row.fact(&event) else {
+        let Some(reporter) = reporters.get(&row.reporter) else {
+            continue;
+        };
+        let call = row.call.and_then(|number| calls.get(&number));
+        let Some(fact) = row.fact(&event, call, reporter) else {
             continue;
         };
         facts.entry(event).or_default().push(fact);
@@ -83,9 +87,8 @@ pub(crate) async fn of_events(
 
 impl Row {
     /// The fact that the row states; `None` for kinds of a later version.
-    fn fact(self, event: &EventId) -> Option<Fact> {
+    fn fact(self, event: &EventId, call: Option<&Arc<Call>>, reporter: &Stated) -> Option<Fact> {
         let kind = kind_of(self.kind)?;
-        let service = self.service.parse().ok()?;
         let rest = self.rest.map(|rest| rest.0).unwrap_or_default();
         let mut report = EventReport::new(event.clone(), kind);
         report.borrowed = self.borrowed;
@@ -94,13 +97,7 @@ impl Row {
         } else {
             Side::Inbound
         };
-        report.call = Call {
-            event_type: present(self.event_type).and_then(|name| name.parse().ok()),
-            from: present(self.caller).and_then(|caller| caller.parse().ok()),
-            to: present(self.callee).and_then(|callee| callee.parse().ok()),
-            method: self.method.unwrap_or_default().into(),
-            path: self.path.unwrap_or_default().into(),
-        };
+        report.call = call.cloned().unwrap_or_default();
         report.sent_ms = self.sent.map(millis);
         report.opened = self.opened.map(i64::cast_unsigned);
         report.attempt = self.attempt.map_or(1, i32::cast_unsigned);
@@ -123,16 +120,11 @@ impl Row {
                 reporter: ReporterId(self.reporter.cast_unsigned()),
                 seq: self.seq.cast_unsigned(),
             },
-            service,
-            gateway: self.gateway,
-            at_ms: set_right(millis(self.at), self.clock_ms.unwrap_or(0)),
+            service: reporter.service.clone(),
+            gateway: reporter.gateway,
+            at_ms: set_right(millis(self.at), reporter.clock_ms),
             received_ms: millis(self.received),
             report,
         })
     }
-}
-
-/// The dictionary writes an absent name as an empty one.
-fn present(name: Option<String>) -> Option<String> {
-    name.filter(|name| !name.is_empty())
 }

@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use kaeru_protocol::{EventId, EventType, Mode, Peer, Verdict, VerdictEntry};
-use sqlx::{FromRow, PgConnection};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgConnection, Row as _};
 
 use super::Result;
 use super::decisions::{Stored, mode_of, mode_word};
@@ -59,33 +60,46 @@ pub struct Head {
     pub seq: i64,
 }
 
-/// Where the feed stands.
-pub(crate) async fn head(connection: &mut PgConnection) -> Result<Head> {
-    let (epoch, seq) = sqlx::query_as(
-        "SELECT id || '-' || to_hex(system_identifier) || '-'
-             || ltrim(left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), '0')
-             || '-' || to_hex('store'::regclass::oid::bigint), feed_seq
-         FROM store, pg_control_system()",
-    )
-    .fetch_one(connection)
-    .await?;
-    Ok(Head { epoch, seq })
-}
-
-/// What was told after `seq`, in order, at most `rows_max` of it.
+/// Where the feed stands, and what was told since it stood at `known`, in order: everything, where that was in another
+/// history. The newest `rows_max` of it. One statement, since head and rows belong together.
 pub(crate) async fn after(
     connection: &mut PgConnection,
-    seq: i64,
-    rows_max: i64,
-) -> Result<Vec<Told>> {
-    Ok(sqlx::query_as(
-        "SELECT seq, event, decision, verdict, mode, failed, expires_at FROM feed
-         WHERE seq > $1 ORDER BY seq LIMIT $2",
+    known: &Head,
+    rows_max: usize,
+) -> Result<(Head, Vec<Told>)> {
+    let rows: Vec<(Head, Option<Told>)> = sqlx::query(
+        "WITH head AS (
+             SELECT id || '-' || to_hex(system_identifier) || '-'
+                 || ltrim(left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), '0')
+                 || '-' || to_hex('store'::regclass::oid::bigint) AS epoch, feed_seq
+             FROM store, pg_control_system()
+         )
+         SELECT epoch, feed_seq, told.* FROM head LEFT JOIN LATERAL (
+             SELECT seq, event, decision, verdict, mode, failed, expires_at FROM feed
+             WHERE seq > CASE WHEN epoch = $1 AND feed_seq >= $2 THEN $2 ELSE 0 END
+             ORDER BY seq DESC LIMIT $3
+         ) AS told ON true",
     )
-    .bind(seq)
-    .bind(rows_max)
+    .bind(&known.epoch)
+    .bind(known.seq)
+    .bind(i64::try_from(rows_max).unwrap_or(i64::MAX))
+    .try_map(|row: PgRow| {
+        let head = Head {
+            epoch: row.try_get("epoch")?,
+            seq: row.try_get("feed_seq")?,
+        };
+        let seq: Option<i64> = row.try_get("seq")?;
+        Ok((head, seq.map(|_| Told::from_row(&row)).transpose()?))
+    })
     .fetch_all(connection)
-    .await?)
+    .await?;
+    let head = rows.first().map(|(head, _)| head.clone());
+    let told = rows
+        .into_iter()
+        .rev()
+        .filter_map(|(_, told)| told)
+        .collect();
+    Ok((head.ok_or(sqlx::Error::RowNotFound)?, told))
 }
 
 /// Tells these verdicts, in this order. From here to the commit nobody else tells anything, so it comes last in

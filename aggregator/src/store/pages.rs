@@ -59,7 +59,7 @@ pub(crate) struct EventRow {
 }
 
 const EVENT_COLUMNS: &str = "SELECT event, type, state, borrowed, shared, entry, services, failed, decision, \
-                             first_at, last_at, reports FROM events WHERE true";
+                             first_at, last_at, reports FROM events WHERE reports > 0";
 
 /// Events that began in the stretch.
 pub(crate) async fn events(
@@ -68,7 +68,10 @@ pub(crate) async fn events(
     stretch: &Stretch,
 ) -> Result<Vec<EventRow>> {
     let mut query = QueryBuilder::new(EVENT_COLUMNS);
-    and(&mut query, " AND state = ", filter.state);
+    if let Some(state) = filter.state {
+        // In the text, not beside it: an index holds only some states.
+        query.push(format_args!(" AND state = '{state}'"));
+    }
     and(&mut query, " AND type = ", filter.event_type.as_deref());
     if let Some(service) = &filter.service {
         query

@@ -1,11 +1,11 @@
 //! Reporters and their proxies: who they are, when they were last heard of, what they state of themselves, and
 //! which of their reports never came.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use kaeru_flow::{Heard, set_right};
-use kaeru_protocol::{ProxyStatus, Reporter, ReporterId, ReporterMark};
+use kaeru_protocol::{ProxyStatus, Reporter, ReporterId, ReporterMark, ServiceName};
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
@@ -263,6 +263,38 @@ async fn miss(
         super::losses::add(&mut *connection, id, &sender.service, (checked_at, at), 0).await?;
     }
     Ok(())
+}
+
+/// What a reporter's reports are read by.
+#[derive(Debug)]
+pub(crate) struct Stated {
+    /// Whose it is.
+    pub(crate) service: ServiceName,
+    /// It stands at the edge.
+    pub(crate) gateway: bool,
+    /// How far our clock is ahead of its, ms.
+    pub(crate) clock_ms: i64,
+}
+
+/// These reporters, those that are known.
+pub(crate) async fn of_ids(
+    connection: &mut PgConnection,
+    ids: &BTreeSet<i64>,
+) -> Result<HashMap<i64, Stated>> {
+    let rows: Vec<(i64, String, bool, Option<i64>)> =
+        sqlx::query_as("SELECT id, service, gateway, clock_ms FROM reporters WHERE id = ANY($1)")
+            .bind(ids.iter().copied().collect::<Vec<_>>())
+            .fetch_all(connection)
+            .await?;
+    let stated = |(id, service, gateway, clock_ms): (i64, String, bool, Option<i64>)| {
+        let stated = Stated {
+            service: service.parse().ok()?,
+            gateway,
+            clock_ms: clock_ms.unwrap_or(0),
+        };
+        Some((id, stated))
+    };
+    Ok(rows.into_iter().filter_map(stated).collect())
 }
 
 /// How far each of these reporters was heard.

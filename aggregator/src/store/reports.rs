@@ -1,16 +1,21 @@
 //! Reports as rows: how they are written. How they are read back is in `facts.rs`.
 
+mod copy;
+
 use chrono::{DateTime, Utc};
 use kaeru_protocol::{EventReport, Kind, ProxyStatus, ReporterId, Side, Word};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::PgConnection;
+use sqlx::{Acquire as _, PgConnection};
 
-use super::Result;
+use super::{Error, Result};
 use crate::clock::timestamp;
 
 /// `kind` of a proxy's status.
 pub(crate) const PROXY_STATUS: i16 = 100;
+
+/// Rows that are worth the two more round trips of a copy that may fail.
+const COPIED_MIN: usize = 256;
 
 /// The kinds of reports by their number in the store; numbers never change their meaning.
 const KINDS: [Kind; 9] = [
@@ -73,8 +78,6 @@ pub(crate) struct Rest {
 pub(crate) struct Inserted {
     /// How many rows.
     pub(crate) rows: u64,
-    /// Whose events.
-    pub(crate) events: Vec<String>,
     /// Which proxies' statuses, by reporter and sequence.
     pub(crate) statuses: Vec<(i64, i64)>,
 }
@@ -185,7 +188,14 @@ pub(crate) async fn insert(
 ) -> Result<Inserted> {
     // In one order, so that two aggregators with the same reports wait for each other only one way.
     rows.sort_unstable_by_key(|row| (row.reporter, row.seq));
-    let (new, events, reporters, seqs): (i64, Vec<String>, Vec<i64>, Vec<i64>) = sqlx::query_as(
+    // Reports come again where a receipt was lost, which is rare.
+    if rows.len() >= COPIED_MIN && copy_all(&mut *connection, rows, received).await? {
+        return Ok(Inserted {
+            rows: u64::try_from(rows.len()).unwrap_or(u64::MAX),
+            statuses: statuses(rows),
+        });
+    }
+    let (new, reporters, seqs): (i64, Vec<i64>, Vec<i64>) = sqlx::query_as(
         "WITH new AS (
              INSERT INTO reports (reporter, seq, at, received, sent, call, ms, kind, status, outbound,
                  borrowed, event, word, grpc, attempt, due_ms, flags, opened, rest)
@@ -198,10 +208,9 @@ pub(crate) async fn insert(
                  AS r (reporter, seq, at, sent, call, ms, kind, status, outbound, borrowed, event,
                      word, grpc, attempt, due_ms, flags, opened, rest)
              ON CONFLICT DO NOTHING
-             RETURNING reporter, seq, kind, event
+             RETURNING reporter, seq, kind
          )
          SELECT count(*),
-             coalesce(array_agg(DISTINCT event) FILTER (WHERE event IS NOT NULL), '{}'),
              coalesce(array_agg(reporter ORDER BY reporter, seq) FILTER (WHERE kind = 100), '{}'),
              coalesce(array_agg(seq ORDER BY reporter, seq) FILTER (WHERE kind = 100), '{}')
          FROM new",
@@ -229,9 +238,34 @@ pub(crate) async fn insert(
     .await?;
     Ok(Inserted {
         rows: u64::try_from(new).unwrap_or(0),
-        events,
         statuses: reporters.into_iter().zip(seqs).collect(),
     })
+}
+
+/// Writes the rows, if all of them are new.
+async fn copy_all(
+    connection: &mut PgConnection,
+    rows: &[Row],
+    received: DateTime<Utc>,
+) -> Result<bool> {
+    let mut attempt = connection.begin().await?;
+    match copy::copy(&mut attempt, rows, received).await {
+        Ok(()) => {
+            attempt.commit().await?;
+            Ok(true)
+        }
+        Err(Error::Statement(sqlx::Error::Database(told))) if told.is_unique_violation() => {
+            attempt.rollback().await?;
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The proxies' statuses among the rows.
+fn statuses(rows: &[Row]) -> Vec<(i64, i64)> {
+    let statuses = rows.iter().filter(|row| row.kind == PROXY_STATUS);
+    statuses.map(|row| (row.reporter, row.seq)).collect()
 }
 
 fn column<T>(rows: &[Row], of: fn(&Row) -> T) -> Vec<T> {

@@ -59,11 +59,13 @@ pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
         "`COPY`: CPU of Postgres, µs/row",
         copy_us.to_string(),
     ));
-    let mut best = 0.0_f64;
+    let mut sustained = 0.0_f64;
     for (senders, rounds) in SENDERS.iter().zip(&rounds) {
         let of = |figure: fn(&Round) -> f64| Spread::of(rounds.iter().map(figure));
         let per_s = of(|r| r.per_s);
-        best = best.max(per_s.median);
+        // What both cores can take and look at, too.
+        let each_us = of(|r| r.settled_us).median;
+        sustained = sustained.max(crate::machine::cores()? * 1e6 / each_us);
         lines.push(Line::plain(
             format!("{senders} senders: reports/s"),
             per_s.to_string(),
@@ -91,11 +93,14 @@ pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
             ratio.median >= 0.6,
         ));
     }
-    let mut acks = at_rate(&aggregator, run + 1, best / 2.0).await?;
+    let mut acks = at_rate(&aggregator, run + 1, sustained / 2.0).await?;
     acks.sort_unstable();
     let p99 = quantile(&acks, 0.99) as f64 / 1e3;
     lines.push(Line::against(
-        "acknowledgement of 512 reports at half load: p50 / p99 / most, ms",
+        format!(
+            "acknowledgement of 512 reports at half load ({:.0}/s): p50 / p99 / most, ms",
+            sustained / 2.0
+        ),
         format!(
             "{:.1} / {p99:.1} / {:.1}",
             quantile(&acks, 0.5) as f64 / 1e3,
@@ -167,7 +172,7 @@ async fn round(
         now_stored - stored
     );
     wait::within(Duration::from_mins(1), "an empty intake", || async {
-        let waiting = sql::ask(postgres, "SELECT count(*) FROM intake")?;
+        let waiting = sql::ask(postgres, "SELECT count(*) FROM intake WHERE news")?;
         Ok(Seen::when(waiting == "0", waiting))
     })
     .await?;

@@ -3,10 +3,18 @@
 use std::fs;
 use std::process::Command;
 
+use anyhow::Result;
+
 /// The load average of the last minute: who reads the figures should know what else ran.
 pub(crate) fn load_average() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// How many cores there are.
+pub(crate) fn cores() -> Result<f64> {
+    let cores = std::thread::available_parallelism()?.get();
+    Ok(f64::from(u32::try_from(cores)?))
 }
 
 /// Processor, cores, memory, kernel.

@@ -35,7 +35,7 @@ pub(crate) struct Database {
     pub(crate) losses: Vec<LossRow>,
     pub(crate) aggregators: Vec<Alive>,
     pub(crate) outages: BTreeMap<u64, u64>,
-    pub(crate) intake: BTreeMap<u64, Vec<EventId>>,
+    pub(crate) intake: BTreeMap<u64, (u64, Vec<EventId>)>,
     pub(crate) events: BTreeMap<EventId, EventRow>,
     pub(crate) decisions: BTreeMap<EventId, Vec<Stored>>,
     pub(crate) feed: BTreeMap<EventId, FeedRow>,
@@ -213,11 +213,11 @@ impl Database {
         self.locks.retain(|_, holder| *holder != transaction.id);
     }
 
-    /// Adds events that have news to the to-do list.
-    pub(crate) fn add_intake(&mut self, events: Vec<EventId>) {
+    /// Adds events that have news to the to-do list, to be looked at from `due_ms` on.
+    pub(crate) fn add_intake(&mut self, due_ms: u64, events: Vec<EventId>) {
         if !events.is_empty() {
             self.intake_made += 1;
-            self.intake.insert(self.intake_made, events);
+            self.intake.insert(self.intake_made, (due_ms, events));
         }
     }
 
@@ -276,9 +276,12 @@ impl Database {
             .collect()
     }
 
-    /// When the next event is to be looked at without news, ms.
+    /// When the next event is to be looked at, ms.
     pub(crate) fn next_due_ms(&self) -> Option<u64> {
-        self.events.values().filter_map(|row| row.wake_ms).min()
+        let wakes = self.events.values().filter_map(|row| row.wake_ms);
+        wakes
+            .chain(self.intake.values().map(|(due_ms, _)| *due_ms))
+            .min()
     }
 
     /// The facts of an event as they are read: with their times set right.

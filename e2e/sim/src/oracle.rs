@@ -197,9 +197,9 @@ impl Oracle {
                 );
             }
         };
-        let (id, sent_ms) = (batch.reporter.id, batch.sent_ms);
-        for wire in batch.reports {
-            let report = match wire.unpack(&batch.calls, sent_ms) {
+        let id = batch.reporter.id;
+        for report in batch.into_reports() {
+            let report = match report {
                 Ok(report) => report,
                 Err(rejection) => {
                     return self.fail(Condition::ReportChanged, format!("{rejection:?}"));

@@ -189,7 +189,7 @@ impl Rig {
             "count(DISTINCT (reporter, seq)) FROM reports WHERE event IS NOT NULL",
             account.reports,
         )?;
-        let undecided = "SELECT count(*) FROM intake";
+        let undecided = "SELECT count(*) FROM intake WHERE news";
         wait::within(
             Duration::from_mins(1),
             "the decider's list worked off",

@@ -38,8 +38,8 @@ fn examples_of_the_protocol_are_read() {
         panic!("a batch, a page and a refusal, not {}", blocks.len());
     };
     let batch: Batch = read(&doc, batch);
-    for report in batch.reports {
-        report.unpack(&batch.calls, batch.sent_ms).unwrap();
+    for report in batch.into_reports() {
+        report.unwrap();
     }
     assert_eq!(read::<VerdictPage>(&doc, page).verdicts.len(), 1);
     let refused: Refusal = read(&doc, refusal);

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use kaeru_protocol::{Batch, BatchBuilder, Ending, ReporterId, ReporterMark};
 
 use super::*;
@@ -16,13 +18,13 @@ fn full(kind: Kind) -> EventReport {
         borrowed: true,
         kind,
         side: Side::Outbound,
-        call: Call {
+        call: Arc::new(Call {
             event_type: Some("order.placed".parse().unwrap()),
             from: Some("shop/web".parse().unwrap()),
             to: Some("host:pay.example:8443".parse().unwrap()),
             method: "POST".into(),
             path: "/a/{id}".into(),
-        },
+        }),
         sent_ms: Some(900),
         opened: Some(3),
         attempt: 2,
@@ -63,8 +65,8 @@ fn the_batch_is_the_one_that_the_protocol_builds() {
         bodies.push(Body::Event(Box::new(said)));
     }
     let mut plain = EventReport::new("e3".parse().unwrap(), Kind::Attempt);
-    plain.call.method = "GET".into();
-    plain.call.path = "/".into();
+    plain.call_mut().method = "GET".into();
+    plain.call_mut().path = "/".into();
     bodies.push(Body::Event(Box::new(plain)));
     bodies.push(Body::Proxy(Box::default()));
     bodies.push(Body::Proxy(Box::new(ProxyStatus {

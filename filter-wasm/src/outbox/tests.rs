@@ -13,7 +13,7 @@ fn reporter() -> Reporter {
 
 fn report(kind: Kind, method: &str, status: u16) -> Body {
     let mut event = EventReport::new("e1".parse().unwrap(), kind);
-    event.call.method = method.into();
+    event.call_mut().method = method.into();
     event.ending = Ending {
         status: Some(status),
         ..Ending::default()

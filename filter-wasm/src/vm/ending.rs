@@ -127,7 +127,7 @@ impl<H: Host> Vm<H> {
                 .get(&stream.host)
                 .filter(|_| report.call.to.is_some())
             {
-                report.call.to = Some(service.clone());
+                report.call_mut().to = Some(service.clone());
             }
             if report.kind != Kind::Attempt {
                 let made = property_number(&self.host, &["upstream", "request_attempt_count"]);

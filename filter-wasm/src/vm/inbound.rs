@@ -39,7 +39,7 @@ impl<H: Host> Vm<H> {
             self.metrics
                 .add(Counter::InvalidHeaders, u64::from(from.is_none()));
             if let Some(from) = from {
-                report.call.from = Some(from.service);
+                report.call_mut().from = Some(from.service);
                 report.sent_ms = Some(from.sent_ms);
                 report.handed_over = from.handed_over;
             }

@@ -44,11 +44,11 @@ impl<H: Host> Vm<H> {
             Side::Outbound,
             &mut self.metrics,
         );
-        report.call.to = self.callee(&request);
+        report.call_mut().to = self.callee(&request);
         report.handed_over = kin.handed_over;
         report.sent_ms = Some(self.stamp(now_ms));
         if report.call.event_type.is_none() {
-            report.call.event_type = kin.event_type;
+            report.call_mut().event_type = kin.event_type;
         }
         let event_type = report.call.event_type.clone();
         self.send_on(setup, id, now_ms, &request, (report, event_type), mesh)
@@ -219,7 +219,7 @@ impl<H: Host> Vm<H> {
                 let mut report = EventReport::new(kin.event, Kind::Word);
                 report.borrowed = kin.borrowed;
                 report.handed_over = kin.handed_over;
-                report.call.event_type = kin.event_type;
+                report.call_mut().event_type = kin.event_type;
                 report.ending.word = Some(word);
                 report.progress = progress;
                 self.metrics.add(Counter::Words, 1);

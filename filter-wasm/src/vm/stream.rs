@@ -1,5 +1,7 @@
 //! One observed request between its headers and its end: the report it will become, and what is needed to finish that.
 
+use std::sync::Arc;
+
 use kaeru_protocol::limits::METHOD_MAX;
 use kaeru_protocol::{Call, EventId, EventReport, EventType, Kind, Side};
 
@@ -74,7 +76,7 @@ pub(super) fn report(
     let report = EventReport {
         borrowed,
         side,
-        call: Call {
+        call: Arc::new(Call {
             event_type,
             from: None,
             to: None,
@@ -84,7 +86,7 @@ pub(super) fn report(
                 .collect::<String>()
                 .into(),
             path: path::fold(request.path).into(),
-        },
+        }),
         deadline_s,
         ..EventReport::new(event, kind)
     };

@@ -1,6 +1,7 @@
 //! What always holds, over random histories.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kaeru_protocol::{Call, Ending, EventReport, Kind, Peer, ReporterId, Side, Word, flags};
 use proptest::prelude::*;
@@ -49,19 +50,19 @@ fn report() -> impl Strategy<Value = Fact> {
                     flags,
                     word,
                 };
-                report.call = Call {
+                report.call = Arc::new(Call {
                     method: method.into(),
                     path: "/x".into(),
                     ..Call::default()
-                };
+                });
                 match (kind, from) {
                     (Kind::Word, _) => report.ending.word = word.or(Some(Word::Running)),
                     (Kind::Call, callee) => {
                         report.side = Side::Outbound;
-                        report.call.to =
+                        report.call_mut().to =
                             Some(callee.map_or(peer("pay.example"), |i| peer(SERVICES[i])));
                     }
-                    (_, caller) => report.call.from = caller.map(|i| service(SERVICES[i])),
+                    (_, caller) => report.call_mut().from = caller.map(|i| service(SERVICES[i])),
                 }
                 report.sent_ms = (report.call.from.is_some() || kind == Kind::Call)
                     .then(|| at_ms.saturating_sub(u64::from(duration_ms)));

@@ -60,7 +60,8 @@ impl Story {
             .remove(event);
         // One more than any event may have: with it the id counts as shared.
         let facts_max = in_force.reports_max().saturating_add(1);
-        let facts = facts::of_events(&mut snapshot, std::slice::from_ref(event), facts_max).await?;
+        let facts =
+            facts::of_events(&mut snapshot, std::slice::from_ref(event), facts_max, None).await?;
         let facts = facts.into_values().next().unwrap_or_default();
         let seen = if facts.is_empty() {
             None

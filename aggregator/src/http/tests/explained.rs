@@ -174,7 +174,7 @@ async fn an_event_that_is_not_rolled_back_says_where_it_stands() {
     );
 
     let mut harmless = failed("harmless", None);
-    harmless.call.method = "GET".into();
+    harmless.call_mut().method = "GET".into();
     mesh.states(&api, WEB, harmless).await;
     let harmless = mesh.event(&api, "harmless", &[]).await;
     check(
@@ -196,7 +196,7 @@ async fn an_event_that_is_not_rolled_back_says_where_it_stands() {
     let mut other = attempt("same", None, 201);
     other.borrowed = true;
     mesh.states(&api, WEB, other.clone()).await;
-    other.call.path = "/baskets".into();
+    other.call_mut().path = "/baskets".into();
     mesh.states(&api, WEB, other).await;
     let shared = mesh.event(&api, "same", &[]).await;
     check(
@@ -278,8 +278,8 @@ async fn each_rule_names_its_evidence_and_its_line_of_the_policy() {
 
     let mut declined = report("fatal", Kind::Call);
     declined.side = Side::Outbound;
-    declined.call.from = Some("shop/backend".parse().unwrap());
-    declined.call.to = Some("host:payments.example.com".parse().unwrap());
+    declined.call_mut().from = Some("shop/backend".parse().unwrap());
+    declined.call_mut().to = Some("host:payments.example.com".parse().unwrap());
     declined.ending.status = Some(402);
     mesh.states(&api, "shop/backend", declined).await;
     mesh.event(&api, "fatal", &[("shop/backend", Some(WEB), 500)])

@@ -67,7 +67,8 @@ pub(crate) struct Transaction {
     proxies: BTreeMap<Box<str>, ProxyRow>,
     pub(crate) losses: Vec<LossRow>,
     pub(crate) taken: Vec<u64>,
-    pub(crate) added: Vec<Vec<EventId>>,
+    /// Events that have news, and when they are to be looked at.
+    pub(crate) added: Vec<(u64, Vec<EventId>)>,
     pub(crate) looked: Vec<(EventId, EventRow)>,
     pub(crate) parked: Vec<(EventId, Option<u64>)>,
     pub(crate) revisions: Vec<Revision>,
@@ -307,7 +308,7 @@ impl Transaction {
         });
         let events: Vec<EventId> = events.map(|(event, _)| event.clone()).collect();
         if !events.is_empty() {
-            self.added.push(events);
+            self.added.push((0, events));
         }
     }
 
@@ -363,8 +364,8 @@ impl Database {
         for id in &transaction.taken {
             self.intake.remove(id);
         }
-        for events in &transaction.added {
-            self.add_intake(events.clone());
+        for (due_ms, events) in &transaction.added {
+            self.add_intake(*due_ms, events.clone());
         }
         for (event, row) in &transaction.looked {
             self.events.insert(event.clone(), row.clone());

@@ -222,11 +222,9 @@ impl World {
             return;
         };
         let is_status = |report| matches!(report, Body::Proxy(_));
-        let sent_ms = batch.sent_ms;
         let count = batch
-            .reports
-            .into_iter()
-            .filter_map(|report| report.unpack(&batch.calls, sent_ms).ok())
+            .into_reports()
+            .filter_map(Result::ok)
             .filter(|report| is_status(report.body.clone()))
             .count();
         self.proxies[proxy].statuses += u32::try_from(count).unwrap_or(0);

@@ -90,7 +90,7 @@ impl World {
             event_type: stored.event_type.clone(),
             decision,
         });
-        transaction.added.push(vec![event.clone()]);
+        transaction.added.push((now_ms, vec![event.clone()]));
         self.truth.withdrawals.push((event.clone(), self.now_ms));
         self.set_out(transaction);
     }

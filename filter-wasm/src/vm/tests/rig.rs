@@ -158,10 +158,8 @@ impl Rig {
         for (token, _, body) in calls {
             let batch: Batch = serde_json::from_slice(&body).unwrap();
             if status == 200 {
-                for report in batch.reports {
-                    self.reports
-                        .push(report.unpack(&batch.calls, batch.sent_ms).unwrap());
-                }
+                self.reports
+                    .extend(batch.into_reports().map(Result::unwrap));
             }
             self.answer(token, &format!(":status: {status}"), "{\"accepted\":1}");
         }

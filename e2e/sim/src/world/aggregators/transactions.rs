@@ -1,6 +1,6 @@
 //! An aggregator's transactions: batches, rounds of the decider, modes told again; from their locks to their commit, or without a trace.
 
-use kaeru_aggregator::logic::{Batch, is_urgent};
+use kaeru_aggregator::logic::{Batch, gather, is_urgent};
 use kaeru_protocol::{Body, EventId, Receipt};
 
 use crate::database::{Lock, Work, key};
@@ -53,13 +53,17 @@ impl World {
             return self.after(1, Moment::Store { aggregator, lives });
         };
         let news = transaction.store(&self.database, &batches);
-        let (urgent, others): (Vec<EventId>, Vec<EventId>) = news
-            .into_iter()
-            .partition(|event| may_decide && urgent.contains(event));
+        let (urgent, others): (Vec<EventId>, Vec<EventId>) =
+            news.into_iter().partition(|event| urgent.contains(event));
         if !others.is_empty() {
-            transaction.added.push(others);
+            let wait_ms = gather(others.len()).num_milliseconds().unsigned_abs();
+            transaction.added.push((now_ms + wait_ms, others));
         }
-        self.look_at(&mut transaction, &urgent);
+        if may_decide {
+            self.look_at(&mut transaction, &urgent);
+        } else if !urgent.is_empty() {
+            transaction.added.push((now_ms, urgent));
+        }
         let one = &mut self.aggregators[aggregator];
         one.in_work = waiting;
         one.is_storing = true;
@@ -226,10 +230,12 @@ impl World {
         let entries: Vec<u64> = self
             .database
             .intake
-            .keys()
-            .filter(|id| !self.database.is_locked(&Lock::Intake(**id)))
+            .iter()
+            .filter(|(id, (due_ms, _))| {
+                *due_ms <= now_ms && !self.database.is_locked(&Lock::Intake(**id))
+            })
             .take(4)
-            .copied()
+            .map(|(id, _)| *id)
             .collect();
         let (mut names, mut locks): (Vec<EventId>, Vec<Lock>) = if entries.is_empty() {
             let due = self.database.events.iter().filter(|(event, row)| {
@@ -240,7 +246,8 @@ impl World {
         } else {
             let events = entries.iter().filter_map(|id| self.database.intake.get(id));
             let locks = entries.iter().copied().map(Lock::Intake).collect();
-            (events.flatten().cloned().collect(), locks)
+            let events = events.flat_map(|(_, events)| events);
+            (events.cloned().collect(), locks)
         };
         names.sort_unstable();
         names.dedup();

@@ -92,8 +92,9 @@ async fn list(
         limit.as_deref(),
         after.as_deref(),
     )?;
-    let stored = pages::decisions(app.store.pool(), &filter, &stretch).await?;
-    let next = page::next(&stored, stretch.limit, place);
+    let found = pages::decisions(app.store.pool(), &filter, &stretch).await?;
+    let next = page::next(&found, stretch.limit, place);
+    let stored = found.rows;
     let ids: Vec<&str> = stored.iter().map(|stored| stored.id.as_str()).collect();
     let mut connection = app.store.connection().await?;
     let sources = decisions::sources(&mut connection, &ids).await?;

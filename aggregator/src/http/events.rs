@@ -163,13 +163,13 @@ async fn list(
         limit.as_deref(),
         after.as_deref(),
     )?;
-    let rows = pages::events(app.store.pool(), &filter, &stretch).await?;
-    let next = page::next(&rows, stretch.limit, |row| Place {
+    let found = pages::events(app.store.pool(), &filter, &stretch).await?;
+    let next = page::next(&found, stretch.limit, |row| Place {
         at: row.first_at,
         id: row.event.clone(),
     });
     Ok(Json(EventPage {
-        events: rows.into_iter().map(Into::into).collect(),
+        events: found.rows.into_iter().map(Into::into).collect(),
         next,
     }))
 }

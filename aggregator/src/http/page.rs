@@ -5,7 +5,7 @@ use chrono::DateTime;
 use super::params::parse_given;
 use super::problem::Error;
 use super::time::Time;
-use crate::store::pages::{Place, Stretch};
+use crate::store::pages::{Page, Place, Stretch};
 
 /// Longest page: 500 entries of at most 2 KiB are 1 MiB.
 const LIMIT_MAX: u32 = 500;
@@ -38,10 +38,11 @@ pub(super) fn stretch(
     })
 }
 
-/// The cursor behind the last entry of a full page; `None` where the list ends.
-pub(super) fn next<T>(entries: &[T], limit: u32, place: impl Fn(&T) -> Place) -> Option<String> {
-    let full = usize::try_from(limit).is_ok_and(|limit| entries.len() >= limit);
-    let Place { at, id } = place(entries.last().filter(|_| full)?);
+/// The cursor behind the last entry of a full page, or where one that is not full stopped looking; `None` where the list ends.
+pub(super) fn next<T>(page: &Page<T>, limit: u32, place: impl Fn(&T) -> Place) -> Option<String> {
+    let full = usize::try_from(limit).is_ok_and(|limit| page.rows.len() >= limit);
+    let last = page.rows.last().filter(|_| full).map(place);
+    let Place { at, id } = last.or_else(|| page.stopped.clone())?;
     Some(format!("{}:{id}", at.timestamp_micros()))
 }
 

@@ -243,6 +243,27 @@ async fn events_come_in_pages_newest_first() {
 }
 
 #[tokio::test]
+async fn a_page_looks_at_so_many_rows_and_the_next_goes_on() {
+    let api = api().await;
+    sqlx::query(
+        "INSERT INTO events (event, state, borrowed, services, first_at, last_at, last_received, reports)
+         SELECT 'e-' || n, 'succeeded', false, ARRAY[CASE n WHEN 1 THEN 'shop/rare' ELSE 'shop/web' END], at, at, at, 1
+         FROM generate_series(1, 10001) AS n, LATERAL (SELECT now() - interval '1 day' + n * interval '1 ms' AS at) AS t",
+    )
+    .execute(api.0.store.pool())
+    .await
+    .unwrap();
+    let first = api.read("/v1/events?service=shop/rare").await;
+    assert_eq!(first["events"], json!([]));
+    let next = first["next"].as_str().unwrap();
+    let second = api
+        .read(&format!("/v1/events?service=shop/rare&after={next}"))
+        .await;
+    assert_eq!(each(&second["events"], "event"), ["e-1"]);
+    assert_eq!(second["next"], json!(null));
+}
+
+#[tokio::test]
 async fn wrong_parameters_are_named_with_what_is_allowed() {
     let api = api().await;
     for (path, told) in [

@@ -23,7 +23,7 @@ const ENTRIES_MAX: i64 = 200;
 /// An event reaches further than its reports say: by its `settle`, and by how far its reporters' clocks are off.
 const REACH: TimeDelta = TimeDelta::minutes(1);
 
-/// Events that one loss puts on the list, the newest: more would hold its transaction up.
+/// Events that one loss looks for among those that are being rolled back, the newest: more would hold its transaction up.
 const ROLLED_BACK_MAX: i64 = 10_000;
 
 /// What was taken off the list.
@@ -88,9 +88,11 @@ pub(crate) async fn add_rolled_back(
     sqlx::query(
         "INSERT INTO intake (news, due_at, events)
          SELECT true, clock_timestamp(), array_agg(event) FROM (
-             SELECT event, (row_number() OVER (ORDER BY event) - 1) / $3 AS entry FROM events
-             WHERE reports > 0 AND state = 'rolling_back' AND last_received >= $1 AND first_at <= $2
-             ORDER BY first_at DESC LIMIT $4
+             SELECT event, (row_number() OVER (ORDER BY event) - 1) / $3 AS entry
+             FROM (SELECT event, last_received FROM events
+                   WHERE reports > 0 AND state = 'rolling_back' AND first_at <= $2
+                   ORDER BY first_at DESC LIMIT $4) AS newest
+             WHERE last_received >= $1
          ) AS found GROUP BY entry",
     )
     .bind(since - REACH)

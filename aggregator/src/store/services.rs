@@ -68,8 +68,9 @@ pub(crate) async fn list(pool: &PgPool, now: DateTime<Utc>) -> Result<Vec<Servic
         "SELECT service, count(*) AS proxies, max(last_heard) AS last_heard,
              coalesce(sum((status->>'in_flight')::bigint) FILTER (WHERE due_at >= $1), 0)::bigint AS in_flight,
              sum(possible_splits)::bigint AS possible_splits, sum(dropped)::bigint AS dropped,
-             (SELECT coalesce(sum(lost), 0)::bigint FROM losses WHERE losses.service = proxies.service) AS lost
-         FROM proxies GROUP BY service
+             coalesce(max(l.lost), 0)::bigint AS lost
+         FROM proxies LEFT JOIN (SELECT service, sum(lost) AS lost FROM losses GROUP BY service) AS l USING (service)
+         GROUP BY service
          ORDER BY lost DESC, dropped DESC, possible_splits DESC, service LIMIT $2",
     )
     .bind(now)

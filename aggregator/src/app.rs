@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use kaeru_protocol::{EventReport, Receipt, Report, Reporter, ReporterId, ServiceName};
 use tokio::sync::{Semaphore, watch};
 
+use crate::census::Census;
 use crate::clock;
 use crate::config::Serve;
 use crate::decider::Decider;
@@ -32,6 +33,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     /// The policy in force.
     pub(crate) policies: Arc<Policies>,
+    /// How many names are held, and of whom.
+    pub(crate) census: Arc<Census>,
     /// Whether it can take reports.
     pub(crate) pulse: Arc<Pulse>,
     /// What was told.
@@ -76,11 +79,13 @@ impl Parts {
         let process = high ^ low;
         let metrics = Arc::new(Metrics::new()?);
         let policies = Arc::<Policies>::default();
+        let census = Arc::<Census>::default();
         let pulse = Arc::new(Pulse::new(process));
         let feed = Feed::new();
         let decider = Decider::new(
             store.clone(),
             policies.clone(),
+            census.clone(),
             pulse.clone(),
             feed.clone(),
             metrics.clone(),
@@ -91,6 +96,7 @@ impl Parts {
             store,
             metrics,
             policies,
+            census,
             pulse,
             feed,
             decider,

@@ -13,6 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 
+use crate::census::Census;
 use crate::clock::{self, timestamp};
 use crate::feed::Feed;
 use crate::metrics::Metrics;
@@ -35,6 +36,7 @@ const PARKED: TimeDelta = TimeDelta::seconds(60);
 pub(crate) struct Decider {
     store: Store,
     policies: Arc<Policies>,
+    census: Arc<Census>,
     pulse: Arc<Pulse>,
     feed: Arc<Feed>,
     metrics: Arc<Metrics>,
@@ -65,6 +67,7 @@ impl Decider {
     pub(crate) fn new(
         store: Store,
         policies: Arc<Policies>,
+        census: Arc<Census>,
         pulse: Arc<Pulse>,
         feed: Arc<Feed>,
         metrics: Arc<Metrics>,
@@ -73,6 +76,7 @@ impl Decider {
         Self {
             store,
             policies,
+            census,
             pulse,
             feed,
             metrics,
@@ -193,7 +197,7 @@ impl Decider {
         for chunk in due.names.chunks(ENTRY_EVENTS_MAX) {
             look.at(&mut *connection, chunk).await?;
         }
-        look.finish(connection).await
+        look.finish(connection, &self.census).await
     }
 
     /// Works off what is due, as a test's moment asks.

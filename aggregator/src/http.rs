@@ -3,7 +3,6 @@
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::get;
-use kaeru_protocol::limits;
 use utoipa::OpenApi as _;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -17,6 +16,7 @@ pub(crate) mod events;
 pub(crate) mod flows;
 mod grounds;
 pub(crate) mod identity;
+mod limits;
 mod modes;
 pub(crate) mod openapi;
 mod operator;
@@ -45,6 +45,7 @@ pub(crate) fn api() -> (Router<App>, OpenApi) {
         .merge(decisions::routes())
         .merge(breakers::routes())
         .merge(services::routes())
+        .merge(limits::routes())
         .merge(flows::routes())
         .split_for_parts()
 }
@@ -60,6 +61,8 @@ pub(crate) fn router(app: App) -> Router {
         .merge(dashboard::routes())
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
-        .layer(DefaultBodyLimit::max(limits::BATCH_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(
+            kaeru_protocol::limits::BATCH_BYTES_MAX,
+        ))
         .with_state(app)
 }

@@ -8,10 +8,11 @@ mod tests;
 
 use std::sync::Arc;
 
-use kaeru_protocol::{Receipt, Rejection, Report, limits};
+use kaeru_protocol::{Body, Receipt, Rejection, Report, limits};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::app::Parts;
+use crate::census::What;
 use crate::store::reporters::Sender;
 use commit::Committer;
 
@@ -28,6 +29,8 @@ const SMALL_KIB: u32 = 16;
 const SMALL_REPORTS: usize = 128;
 /// Batches that wait for a transaction: more than are admitted, at 4 KiB and more each.
 const WAITING_MAX: usize = 4_096;
+/// What a reporter that a status names weighs beside a report.
+const MARK_WEIGHT: usize = 8;
 /// Reports of one transaction: about 50 ms of Postgres' work, so that a failure waits no longer behind others.
 const TRANSACTION_REPORTS_MAX: usize = 2 * limits::BATCH_REPORTS_MAX;
 /// Batches of one transaction.
@@ -78,9 +81,28 @@ pub(crate) enum Fault {
     /// The reporter or its proxy is known as another service's.
     #[error("this reporter or its proxy belongs to another service")]
     NotYours,
+    /// It is new, and who is named has used up its share.
+    #[error("no room for more {}: {who} has used up its share (GET /v1/limits)", .what.as_str())]
+    OneTooMany {
+        /// Of what.
+        what: What,
+        /// The service, or the namespace.
+        who: String,
+    },
     /// The store refused it.
     #[error("the store refused the batch; nothing was taken")]
     Broken,
+}
+
+impl Batch {
+    /// How much work it is, in reports.
+    fn weight(&self) -> usize {
+        let marks = self.reports.iter().map(|report| match &report.body {
+            Body::Event(_) => 0,
+            Body::Proxy(status) => status.reporters.len(),
+        });
+        self.reports.len() + MARK_WEIGHT * marks.sum::<usize>()
+    }
 }
 
 /// Starts the committer, which ends when every [`Ingest`] is gone and everything that waited is answered.
@@ -142,7 +164,7 @@ async fn work(mut queue: mpsc::Receiver<Waiting>, mut committer: Committer) {
         waiting.sort_by_key(|one| one.batch.reports.len() > SMALL_REPORTS);
         let mut reports = 0;
         let fits = |one: &Waiting| {
-            reports += one.batch.reports.len();
+            reports += one.batch.weight();
             reports <= TRANSACTION_REPORTS_MAX
         };
         let count = waiting.iter().map(fits).take_while(|fits| *fits).count();

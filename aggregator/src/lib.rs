@@ -5,6 +5,7 @@
 mod accounts;
 mod app;
 mod breaker;
+mod census;
 mod clock;
 pub mod config;
 mod decider;

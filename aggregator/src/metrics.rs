@@ -52,7 +52,7 @@ macro_rules! metrics {
 }
 
 metrics! {
-    /// Report batches by what became of them: stored, invalid, foreign, overload, unavailable, broken.
+    /// Report batches by what became of them: stored, invalid, foreign, excess, overload, unavailable, broken.
     counters batches = "kaeru_batches_total" ["outcome"];
     /// Reports stored, each once.
     counter reports_stored = "kaeru_reports_stored_total";
@@ -60,6 +60,8 @@ metrics! {
     counter reports_repeated = "kaeru_reports_repeated_total";
     /// Reports rejected alone: unreadable, or of a day that is not kept.
     counter reports_rejected = "kaeru_reports_rejected_total";
+    /// What was one too many of those that are bounded by name: proxies, reporters, calls, types. Who: GET /v1/limits.
+    counters excess = "kaeru_excess_total" ["what"];
     /// Reports that reporters lost, by gaps in their sequences or by their own count.
     counter reports_lost = "kaeru_reports_lost_total";
     /// Time of one transaction that stores reports, commit included.

@@ -21,7 +21,7 @@ use crate::embedded::{self, Cluster};
 use crate::http;
 use crate::ingest;
 use crate::ops;
-use crate::store::{self, SchemaError, Store};
+use crate::store::{self, SchemaError, Store, excesses};
 use crate::tick::Tick;
 
 /// How long requests in work may take to end after we were told to stop.
@@ -185,6 +185,9 @@ impl Workers {
         let mut tick = Tick::new(parts.clone(), cluster);
         tick.tick(false).await?;
         tick.make_days(timestamp(clock::now_ms())).await?;
+        let mut connection = parts.store.connection().await?;
+        excesses::count(&mut connection, &parts.census).await?;
+        drop(connection);
         parts.feed.refresh(&parts.store, &parts.metrics).await?;
         let (ingest, committer) = ingest::start(parts.clone());
         let decider = parts.clone();

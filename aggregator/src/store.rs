@@ -7,6 +7,7 @@ pub(crate) mod calls;
 pub(crate) mod days;
 pub(crate) mod decisions;
 pub(crate) mod events;
+pub(crate) mod excesses;
 pub(crate) mod facts;
 pub(crate) mod feed;
 pub(crate) mod flow_pages;

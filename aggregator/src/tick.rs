@@ -15,7 +15,8 @@ use crate::pulse::BEAT_MS;
 use crate::store::days::{self, Kept, day_of};
 use crate::store::history::{self, History};
 use crate::store::{
-    Result, aggregators, breakers, calls, decisions, events, feed, losses, patiently, reporters,
+    Result, aggregators, breakers, calls, decisions, events, excesses, feed, flows, losses,
+    patiently, reporters,
 };
 
 /// Beats between two rounds of letting go.
@@ -85,6 +86,11 @@ impl Tick {
             breaker::tell_modes_again(parts, &in_force, now).await?;
             self.told_modes = Some(in_force);
         }
+        let noted = parts.census.noted();
+        if !noted.is_empty() {
+            let mut connection = parts.store.connection().await?;
+            excesses::add(&mut connection, &noted, now).await?;
+        }
         parts.feed.expire(now_ms);
         if clean {
             self.clean(now).await?;
@@ -134,6 +140,9 @@ impl Tick {
         losses::forget(&mut connection, reports_from).await?;
         reporters::forget(&mut connection, reports_from).await?;
         calls::forget(&mut connection, kept.first_day() - Days::new(1)).await?;
+        excesses::forget(&mut connection, reports_from).await?;
+        flows::forget(&mut connection, decisions_from).await?;
+        excesses::count(&mut connection, &parts.census).await?;
         events::forget(&mut connection, decisions_from, DELETE_MAX).await?;
         decisions::forget(&mut connection, decisions_from, DELETE_MAX).await?;
         let version = parts.policies.last_known().version();

@@ -71,6 +71,8 @@ problems! {
     BreakerClosed = "breaker-closed", 409, "The breaker is closed";
     /// More than the aggregator can take now; see `Retry-After`.
     TooManyRequests = "too-many-requests", 429, "Too many requests";
+    /// The service, or its namespace, has as many proxies or reporters as it may have; see `Retry-After`.
+    ShareUsedUp = "share-used-up", 429, "Its share is used up";
     /// The store cannot be reached; nothing was taken; see `Retry-After`.
     StoreUnavailable = "store-unavailable", 503, "The store is unavailable";
     /// A fault of Kaeru's own.

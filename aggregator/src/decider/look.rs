@@ -13,6 +13,7 @@ use kaeru_protocol::{EventId, EventType, Mode, ReporterId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::census::{Census, What};
 use crate::clock::{millis, timestamp};
 use crate::feed::telling::Occasion;
 use crate::metrics::Metrics;
@@ -93,10 +94,17 @@ impl<'a> Look<'a> {
     }
 
     /// Learns and tells. Nothing may be locked after it.
-    pub(super) async fn finish(self, connection: &mut PgConnection) -> Result<bool> {
+    pub(super) async fn finish(
+        self,
+        connection: &mut PgConnection,
+        census: &Census,
+    ) -> Result<bool> {
         let now = timestamp(self.now_ms);
         let lessons: Vec<Flow> = self.lessons.into_values().collect();
-        flows::learn(&mut *connection, &lessons, now).await?;
+        for (entry, full) in flows::learn(&mut *connection, &lessons, census, now).await? {
+            tracing::debug!(entry, "an event type is not learned: too many are");
+            census.note(What::Types, full, "", self.metrics);
+        }
         feed::tell(connection, &self.tellings, now).await?;
         Ok(!self.tellings.is_empty())
     }

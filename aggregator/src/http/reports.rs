@@ -36,7 +36,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         (status = 400, description = "invalid-body", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "identity-mismatch", body = ProblemBody, content_type = "application/problem+json"),
         (status = 413, description = "body-too-large, batch-too-large", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "too-many-requests", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "too-many-requests, share-used-up", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "store-unavailable", body = ProblemBody, content_type = "application/problem+json"),
     ))]
 async fn take(State(app): State<App>, request: Request) -> Result<Json<Receipt>, Error> {
@@ -47,6 +47,7 @@ async fn take(State(app): State<App>, request: Request) -> Result<Json<Receipt>,
             ProblemType::TooManyRequests => "overload",
             ProblemType::StoreUnavailable => "unavailable",
             ProblemType::IdentityMismatch => "foreign",
+            ProblemType::ShareUsedUp => "excess",
             ProblemType::Internal => "broken",
             _ => "invalid",
         },
@@ -125,6 +126,7 @@ impl From<Fault> for Error {
             Fault::Overload => ProblemType::TooManyRequests,
             Fault::StoreAway => ProblemType::StoreUnavailable,
             Fault::NotYours => ProblemType::IdentityMismatch,
+            Fault::OneTooMany { .. } => ProblemType::ShareUsedUp,
             Fault::Broken => ProblemType::Internal,
         };
         Self::Refused {

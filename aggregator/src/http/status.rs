@@ -48,7 +48,7 @@ struct Detail {
     (status = 202, description = "It is stored"),
     (status = 400, description = "invalid-parameter, invalid-body", body = ProblemBody, content_type = "application/problem+json"),
     (status = 403, description = "identity-mismatch", body = ProblemBody, content_type = "application/problem+json"),
-    (status = 429, description = "too-many-requests", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 429, description = "too-many-requests, share-used-up", body = ProblemBody, content_type = "application/problem+json"),
     (status = 503, description = "store-unavailable", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 async fn say(

@@ -13,12 +13,13 @@ use sqlx::{Acquire as _, PgConnection};
 use super::batch::rejection;
 use super::{Batch, Fault};
 use crate::app::Parts;
+use crate::census::What;
 use crate::clock::{self, timestamp};
 use crate::decider::Due;
 use crate::store::calls::Calls;
 use crate::store::days::{self, Kept, day_of};
 use crate::store::history::{self, History};
-use crate::store::reporters::{self, Sender};
+use crate::store::reporters::{self, Sender, Stranger};
 use crate::store::reports::{self, Row, reporter_number};
 use crate::store::{Error, Result, intake, patiently};
 
@@ -134,13 +135,17 @@ impl Committer {
         }
         let mut transaction = self.parts.store.begin().await?;
         self.follow_history(&mut transaction).await?;
-        let strangers = reporters::hear(&mut transaction, &senders, &clocks, now).await?;
-        let is_stranger = |batch: &Batch| {
+        let census = &self.parts.census;
+        let strangers = reporters::hear(&mut transaction, &senders, &clocks, census, now).await?;
+        let stranger = |batch: &Batch| {
             let id = reporter_number(batch.sender.reporter.id);
             // Two services in one group under one id: the first to be known keeps it.
-            strangers.contains(&id) || senders.get(&id) != Some(&batch.sender)
+            let is_other = senders.get(&id) != Some(&batch.sender);
+            (strangers.get(&id).cloned()).or_else(|| is_other.then_some(Stranger::Foreign))
         };
-        let mut group = self.group(batches, is_stranger, now).await?;
+        let mut group = self
+            .group(batches, |batch| stranger(batch).is_some(), now)
+            .await?;
         let written = self.write(&mut transaction, &mut group, now_ms).await?;
         transaction.commit().await?;
         timer.observe_duration();
@@ -150,8 +155,18 @@ impl Committer {
             self.parts.decider.hurry();
         }
         let receipt = |(batch, rejected): (&&Batch, Vec<Rejection>)| {
-            if is_stranger(batch) {
-                return Err(Fault::NotYours);
+            match stranger(batch) {
+                None => {}
+                Some(Stranger::Foreign) => return Err(Fault::NotYours),
+                Some(Stranger::OneTooMany(what, full)) => {
+                    let proxy = &batch.sender.reporter.proxy;
+                    let who = full.0.clone();
+                    let fault = Fault::OneTooMany { what, who };
+                    self.parts
+                        .census
+                        .note(what, full, proxy, &self.parts.metrics);
+                    return Err(fault);
+                }
             }
             let refused = rejected.len() - batch.rejected.len();
             Ok(Receipt {
@@ -186,23 +201,33 @@ impl Committer {
     ) -> Result<Group<'a>> {
         let kept = Kept::new(now, self.parts.config.retention_days);
         // The reports of a batch share their calls: each is looked up once.
-        let shared: HashMap<usize, &Arc<Call>> = batches
-            .iter()
-            .flat_map(|batch| &batch.reports)
-            .filter_map(|report| match &report.body {
-                Body::Event(event) => Some((place(&event.call), &event.call)),
-                Body::Proxy(_) => None,
-            })
+        let mut shared: HashMap<usize, (&Arc<Call>, &str)> = HashMap::new();
+        let mut proxies: HashMap<&str, &str> = HashMap::new();
+        for batch in batches.iter().filter(|batch| !is_stranger(batch)) {
+            let service = batch.sender.reporter.service.as_str();
+            proxies.insert(service, &batch.sender.reporter.proxy);
+            for report in &batch.reports {
+                if let Body::Event(event) = &report.body {
+                    shared.insert(place(&event.call), (&event.call, service));
+                }
+            }
+        }
+        let calls: HashMap<&Call, &str> = (shared.values())
+            .map(|(call, service)| (&***call, *service))
             .collect();
-        let calls: HashSet<&Call> = shared.values().map(|call| &***call).collect();
-        let calls: Vec<Call> = calls.into_iter().cloned().collect();
+        let (pool, census) = (self.parts.store.own(), &self.parts.census);
         let known = self
             .calls
-            .numbers(self.parts.store.own(), &calls, day_of(now))
+            .numbers(pool, &calls, census, day_of(now))
             .await?;
-        let number = |call: &Call| known.get(call).copied().flatten();
+        for (call, full) in known.cut {
+            let service = calls.get(&call).copied().unwrap_or_default();
+            let proxy = proxies.get(service).copied().unwrap_or_default();
+            census.note(What::Calls, full, proxy, &self.parts.metrics);
+        }
+        let number = |call: &Call| known.of.get(call).copied().flatten();
         let numbers: HashMap<usize, Option<i32>> = (shared.into_iter())
-            .map(|(place, call)| (place, number(call)))
+            .map(|(place, (call, _))| (place, number(call)))
             .collect();
         let mut group = Group::default();
         for batch in batches {
@@ -267,8 +292,10 @@ impl Committer {
         let new = reports::insert(&mut *connection, &mut group.rows, now).await?;
         for key in &new.statuses {
             if let Some((reporter, status, at_ms)) = group.statuses.get(key) {
+                let census = &self.parts.census;
                 let lost =
-                    reporters::take_status(&mut *connection, reporter, status, *at_ms, now).await?;
+                    reporters::take_status(&mut *connection, reporter, status, *at_ms, census, now)
+                        .await?;
                 self.parts.metrics.reports_lost.inc_by(lost);
             }
         }

@@ -147,6 +147,22 @@ fn what_cannot_be_read_is_rejected_alone() {
     ));
 }
 
+#[test]
+fn statuses_name_so_many_reporters_in_a_batch() {
+    let marks: Vec<_> = (0..256)
+        .map(|id| json!({"id": format!("{id:016x}"), "seq": 1}))
+        .collect();
+    let status =
+        |seq| json!({"seq": seq, "proxy": {"due_ms": 1, "in_flight": 0, "reporters": marks}});
+    let body = json!({"protocol": 1, "sent_ms": 1_000,
+        "reporter": {"id": "0000000000000001", "proxy": "p", "service": "shop/web"},
+        "reports": (0..6).map(status).chain([json!({"seq": 9, "event": "e"})]).collect::<Vec<_>>()});
+    let batch = batch::read(body.to_string().as_bytes()).unwrap();
+    let rejected: Vec<_> = batch.rejected.iter().filter_map(|r| r.seq).collect();
+    assert_eq!((batch.reports.len(), rejected), (5, vec![4, 5]));
+    assert_eq!(batch.weight(), 5 + 8 * 1_024);
+}
+
 #[tokio::test]
 async fn waiting_batches_share_a_commit() {
     let app = testing::app().await;

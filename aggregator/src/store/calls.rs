@@ -8,14 +8,15 @@ use kaeru_protocol::Call;
 use sqlx::{PgConnection, PgPool};
 
 use super::Result;
+use crate::census::{Census, Full, What};
 
-/// Calls kept apart. Above it, paths and event types of new calls fold into one (`OTHER_PATH`), so that a caller
-/// that puts ids into paths cannot fill the store: 200,000 x 300 bytes = 60 MB, the same in memory.
-const CALLS_MAX: usize = 200_000;
-/// Above this even callers, callees and methods are too many: 400,000 x 300 bytes = 120 MB.
-const CALLS_EVER_MAX: usize = 2 * CALLS_MAX;
-/// The path of calls above `CALLS_MAX`.
+/// Calls that this aggregator remembers: all that [`What::Calls`] lets be, with those folded. 400,000 x 300 bytes = 120 MB.
+const REMEMBERED_MAX: usize = 400_000;
+/// The path of calls above their service's share: paths and event types of new ones fold into one, so that a caller that puts
+/// ids into paths cannot fill the store.
 const OTHER_PATH: &str = "(other)";
+/// Above so many shares even callers, callees and methods are too many.
+const FOLDED_SHARES: usize = 2;
 
 /// What this aggregator knows of the dictionary: the number of each call, and the day it was last used.
 #[derive(Debug, Default)]
@@ -23,28 +24,35 @@ pub(crate) struct Calls {
     known: Mutex<HashMap<Call, (i32, NaiveDate)>>,
 }
 
+/// What numbers were found or given.
+#[derive(Debug, Default)]
+pub(crate) struct Numbers {
+    /// The number of each call; `None` for those that are one too many.
+    pub(crate) of: HashMap<Call, Option<i32>>,
+    /// The calls that lost their path and type, or were not taken at all, and whose share is used up.
+    pub(crate) cut: HashMap<Call, Full>,
+}
+
 impl Calls {
-    /// The numbers of these calls; `None` for those that are one too many. Writes the new ones down.
+    /// The numbers of these calls, each with the service that states it. Writes the new ones down.
     pub(crate) async fn numbers(
         &self,
         pool: &PgPool,
-        calls: &[Call],
+        calls: &HashMap<&Call, &str>,
+        census: &Census,
         today: NaiveDate,
-    ) -> Result<HashMap<Call, Option<i32>>> {
-        let mut numbers = HashMap::with_capacity(calls.len());
+    ) -> Result<Numbers> {
+        let mut numbers = Numbers::default();
         let mut unknown = Vec::new();
         {
             let known = self.known();
-            for call in calls {
-                match known.get(call) {
-                    Some((number, used)) if *used == today => {
-                        numbers.insert(call.clone(), Some(*number));
-                    }
-                    _ if numbers.contains_key(call) => {}
-                    _ => {
-                        numbers.insert(call.clone(), None);
-                        unknown.push(call.clone());
-                    }
+            for call in calls.keys().copied() {
+                let number = known.get(call).filter(|(_, used)| *used == today);
+                numbers
+                    .of
+                    .insert(call.clone(), number.map(|(number, _)| *number));
+                if number.is_none() {
+                    unknown.push(call.clone());
                 }
             }
         }
@@ -52,37 +60,29 @@ impl Calls {
             return Ok(numbers);
         }
         let mut found = touch(pool, &unknown, today).await?;
-        if found.len() < unknown.len() {
-            let held: i64 = sqlx::query_scalar("SELECT count(*) FROM calls")
-                .fetch_one(pool)
-                .await?;
-            let held = usize::try_from(held).unwrap_or(usize::MAX);
-            let missing: Vec<Call> = unknown
-                .iter()
-                .filter(|call| !found.contains_key(*call))
-                .cloned()
-                .collect();
-            let (own, other) = missing.split_at(CALLS_MAX.saturating_sub(held).min(missing.len()));
-            insert(pool, own, today).await?;
-            found.extend(touch(pool, own, today).await?);
-            let folded: Vec<Call> = other.iter().map(fold).collect();
-            if held < CALLS_EVER_MAX {
-                insert(pool, &folded, today).await?;
+        unknown.retain(|call| !found.contains_key(call));
+        let service = |call: &Call| calls.get(call).copied().unwrap_or_default();
+        let rooms = census.rooms(What::Calls, 1, unknown.iter().map(service));
+        let (mut own, mut other) = (Vec::new(), Vec::new());
+        for (call, room) in unknown.into_iter().zip(rooms) {
+            let service = service(&call);
+            match room {
+                Ok(()) => own.push((call, service)),
+                Err(full) => {
+                    other.push((call.clone(), service));
+                    numbers.cut.insert(call, full);
+                }
             }
-            let numbers = touch(pool, &folded, today).await?;
-            found.extend(
-                other
-                    .iter()
-                    .filter_map(|call| Some((call.clone(), *numbers.get(&fold(call))?))),
-            );
         }
+        found.extend(add(pool, &own, census, today).await?);
+        found.extend(folded(pool, &other, census, today).await?);
         let mut known = self.known();
-        if known.len() + found.len() > CALLS_EVER_MAX {
+        if known.len() + found.len() > REMEMBERED_MAX {
             known.clear();
         }
         for (call, number) in found {
             known.insert(call.clone(), (number, today));
-            numbers.insert(call, Some(number));
+            numbers.of.insert(call, Some(number));
         }
         drop(known);
         Ok(numbers)
@@ -93,6 +93,53 @@ impl Calls {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// Writes these calls down; their numbers.
+async fn add(
+    pool: &PgPool,
+    calls: &[(Call, &str)],
+    census: &Census,
+    today: NaiveDate,
+) -> Result<HashMap<Call, i32>> {
+    if calls.is_empty() {
+        return Ok(HashMap::new());
+    }
+    for service in insert(pool, calls, today).await? {
+        census.took(What::Calls, &service);
+    }
+    let calls: Vec<Call> = calls.iter().map(|(call, _)| call.clone()).collect();
+    touch(pool, &calls, today).await
+}
+
+/// The numbers of what is left of these calls, for which there is no room, as far as there is room for that.
+async fn folded(
+    pool: &PgPool,
+    calls: &[(Call, &str)],
+    census: &Census,
+    today: NaiveDate,
+) -> Result<HashMap<Call, i32>> {
+    if calls.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let left: HashMap<Call, &str> = (calls.iter())
+        .map(|(call, service)| (fold(call), *service))
+        .collect();
+    let left: Vec<(Call, &str)> = left.into_iter().collect();
+    let all: Vec<Call> = left.iter().map(|(call, _)| call.clone()).collect();
+    let mut numbers = touch(pool, &all, today).await?;
+    let missing: Vec<(Call, &str)> = (left.into_iter())
+        .filter(|(call, _)| !numbers.contains_key(call))
+        .collect();
+    let services = missing.iter().map(|(_, service)| *service);
+    let rooms = census.rooms(What::Calls, FOLDED_SHARES, services);
+    let fit: Vec<(Call, &str)> = (missing.into_iter().zip(rooms))
+        .filter_map(|(call, room)| room.is_ok().then_some(call))
+        .collect();
+    numbers.extend(add(pool, &fit, census, today).await?);
+    Ok((calls.iter())
+        .filter_map(|(call, _)| Some((call.clone(), *numbers.get(&fold(call))?)))
+        .collect())
 }
 
 /// What is left of a call that is one too many.
@@ -181,26 +228,30 @@ fn present(name: &str) -> Option<&str> {
     Some(name).filter(|name| !name.is_empty())
 }
 
-async fn insert(pool: &PgPool, calls: &[Call], today: NaiveDate) -> Result<()> {
-    let [from, to, methods, paths, types] = columns(calls);
+/// Says who stated each that is new.
+async fn insert(pool: &PgPool, calls: &[(Call, &str)], today: NaiveDate) -> Result<Vec<String>> {
+    let services: Vec<&str> = calls.iter().map(|(_, service)| *service).collect();
+    let calls: Vec<Call> = calls.iter().map(|(call, _)| call.clone()).collect();
+    let [from, to, methods, paths, types] = columns(&calls);
     // In one order, so that two aggregators with the same new calls wait for each other only one way.
-    sqlx::query(
-        "INSERT INTO calls (caller, callee, method, path, event_type, used)
-         SELECT caller, callee, method, path, event_type, $6
-         FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
-             AS new (caller, callee, method, path, event_type)
+    Ok(sqlx::query_scalar(
+        "INSERT INTO calls (caller, callee, method, path, event_type, service, used)
+         SELECT caller, callee, method, path, event_type, service, $7
+         FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+             AS new (caller, callee, method, path, event_type, service)
          ORDER BY 1, 2, 3, 4, 5
-         ON CONFLICT ON CONSTRAINT calls_once DO NOTHING",
+         ON CONFLICT ON CONSTRAINT calls_once DO NOTHING
+         RETURNING service",
     )
     .bind(from)
     .bind(to)
     .bind(methods)
     .bind(paths)
     .bind(types)
+    .bind(services)
     .bind(today)
-    .execute(pool)
-    .await?;
-    Ok(())
+    .fetch_all(pool)
+    .await?)
 }
 
 /// Forgets calls that no kept report can point to.

@@ -8,9 +8,8 @@ use kaeru_protocol::{EventType, Peer};
 use sqlx::{FromRow, PgConnection};
 
 use super::Result;
+use crate::census::{Census, Full, What};
 
-/// Event types that are learned: with the steps and edges of each, 1,000 x 2,000 x 200 bytes = 400 MB at most.
-const TYPES_MAX: i64 = 1_000;
 /// Edges of one flow: more than 256 services that call each other in a few ways have.
 const EDGES_MAX: i64 = 2_000;
 /// Steps of one flow.
@@ -78,48 +77,72 @@ pub(crate) async fn of_types(
     Ok(found)
 }
 
-/// Adds what settled events taught, in the order of the types' names.
+/// Adds what settled events taught, in the order of the types' names. Says at which entries there were types for which there
+/// is no room, and whose share is used up.
 pub(crate) async fn learn(
     connection: &mut PgConnection,
     lessons: &[Flow],
+    census: &Census,
     now: DateTime<Utc>,
-) -> Result<()> {
+) -> Result<Vec<(String, Full)>> {
     if lessons.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    let known = add_flows(connection, lessons, now).await?;
-    let lessons: Vec<&Flow> = lessons
-        .iter()
-        .filter(|flow| known.iter().any(|name| name == flow.event_type.as_str()))
-        .collect();
-    add_steps(connection, &lessons).await?;
-    add_edges(connection, &lessons).await
+    let entries: Vec<&str> = lessons.iter().map(entry).collect();
+    let rooms = census.rooms(What::Types, 1, entries.iter().copied());
+    let known = add_flows(connection, lessons, &entries, &rooms, now).await?;
+    let mut learned = Vec::new();
+    let mut excess = Vec::new();
+    for ((lesson, room), entry) in lessons.iter().zip(rooms).zip(entries) {
+        match (known.get(lesson.event_type.as_str()), room) {
+            (Some(is_new), _) => {
+                if *is_new {
+                    census.took(What::Types, entry);
+                }
+                learned.push(lesson);
+            }
+            (None, Err(full)) => excess.push((entry.to_owned(), full)),
+            (None, Ok(())) => {}
+        }
+    }
+    add_steps(connection, &learned).await?;
+    add_edges(connection, &learned).await?;
+    Ok(excess)
 }
 
-/// The types that have room; the others are one too many.
+/// At which service a flow begins; empty where it has no entry.
+fn entry(flow: &Flow) -> &str {
+    let first = flow.edges.keys().find(|edge| edge.from.is_none());
+    first.map_or("", |edge| edge.to.as_str())
+}
+
+/// The types that are known, and whether they are new; the others are one too many.
 async fn add_flows(
     connection: &mut PgConnection,
     lessons: &[Flow],
+    entries: &[&str],
+    rooms: &[std::result::Result<(), Full>],
     now: DateTime<Utc>,
-) -> Result<Vec<String>> {
+) -> Result<HashMap<String, bool>> {
     let each = |of: fn(&Flow) -> u64| {
         lessons
             .iter()
             .map(|f| of(f).cast_signed())
             .collect::<Vec<i64>>()
     };
-    Ok(sqlx::query_scalar(
-        "INSERT INTO flows (type, version, events, succeeded, failed, abandoned, doomed, last_at)
-         SELECT type, version, events, succeeded, failed, abandoned, doomed, $8
+    let known: Vec<(String, bool)> = sqlx::query_as(
+        "INSERT INTO flows (type, version, events, succeeded, failed, abandoned, doomed, last_at, entry)
+         SELECT type, version, events, succeeded, failed, abandoned, doomed, $8, entry
          FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
-             $7::bigint[]) AS new (type, version, events, succeeded, failed, abandoned, doomed)
-         WHERE (SELECT count(*) FROM flows) < $9 OR type IN (SELECT type FROM flows)
+             $7::bigint[], $9::text[], $10::boolean[])
+             AS new (type, version, events, succeeded, failed, abandoned, doomed, entry, room)
+         WHERE room OR EXISTS (SELECT FROM flows WHERE flows.type = new.type)
          ORDER BY type
          ON CONFLICT (type) DO UPDATE SET version = flows.version + excluded.version,
              events = flows.events + excluded.events, succeeded = flows.succeeded + excluded.succeeded,
              failed = flows.failed + excluded.failed, abandoned = flows.abandoned + excluded.abandoned,
              doomed = flows.doomed + excluded.doomed, last_at = greatest(flows.last_at, excluded.last_at)
-         RETURNING type",
+         RETURNING type, flows.xmax = 0",
     )
     .bind(lessons.iter().map(|f| f.event_type.as_str()).collect::<Vec<_>>())
     .bind(each(|f| f.version))
@@ -129,9 +152,20 @@ async fn add_flows(
     .bind(each(|f| f.abandoned))
     .bind(each(|f| f.doomed))
     .bind(now)
-    .bind(TYPES_MAX)
+    .bind(entries)
+    .bind(rooms.iter().map(std::result::Result::is_ok).collect::<Vec<_>>())
     .fetch_all(connection)
-    .await?)
+    .await?;
+    Ok(known.into_iter().collect())
+}
+
+/// Forgets flows that no event taught anything since `first`: their types have room for others.
+pub(crate) async fn forget(connection: &mut PgConnection, first: DateTime<Utc>) -> Result<()> {
+    sqlx::query("DELETE FROM flows WHERE last_at < $1")
+        .bind(first)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 async fn add_steps(connection: &mut PgConnection, lessons: &[&Flow]) -> Result<()> {

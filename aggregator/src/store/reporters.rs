@@ -12,6 +12,7 @@ use sqlx::{FromRow, PgConnection};
 use super::Result;
 use super::reports::reporter_number;
 use crate::accounts::{Account, Told};
+use crate::census::{Census, Full, What};
 use crate::clock::{millis, timestamp};
 
 /// What a reporter gave out before it, or its proxy's status, was first heard of goes back this far at most, as far as
@@ -29,28 +30,48 @@ pub struct Sender {
     pub is_proxy: bool,
 }
 
-/// Notes that these were heard of, and returns the reporters that may not be who they say: their id or their
-/// proxy belongs to another service. `clocks` says how far our clock was ahead of theirs at most.
+/// Why nothing of a reporter is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stranger {
+    /// It may not be who it says: its id or its proxy belongs to another service.
+    Foreign,
+    /// It is new, and who is named here has used up its share.
+    OneTooMany(What, Full),
+}
+
+/// Notes that these were heard of, and returns those of which nothing may be taken. `clocks` says how far our clock was
+/// ahead of theirs at most.
 pub(crate) async fn hear(
     connection: &mut PgConnection,
     senders: &BTreeMap<i64, Sender>,
     clocks: &BTreeMap<i64, i64>,
+    census: &Census,
     now: DateTime<Utc>,
-) -> Result<Vec<i64>> {
+) -> Result<BTreeMap<i64, Stranger>> {
     let each = |of: fn(&Sender) -> &str| senders.values().map(of).collect::<Vec<&str>>();
+    let services = || senders.values().map(|s| s.reporter.service.as_str());
+    let room = census.rooms(What::Reporters, 1, services());
+    let room_of_proxy = census.rooms(What::Proxies, 1, services());
+    let is_open = |rooms: &[std::result::Result<(), Full>]| {
+        rooms
+            .iter()
+            .map(std::result::Result::is_ok)
+            .collect::<Vec<bool>>()
+    };
     let ids: Vec<i64> = senders.keys().copied().collect();
     // A batch that took long makes a clock seem behind: the least is nearest to the truth, until a clock is set back.
-    let known: Vec<i64> = sqlx::query_scalar(
+    let known: Vec<(i64, bool)> = sqlx::query_as(
         "INSERT INTO reporters AS r (id, proxy, service, gateway, clock_ms, first_heard, last_heard, checked_at)
-         SELECT id, new.proxy, new.service, new.gateway, clock_ms, $6, $6, coalesce(p.status_at, $8)
-         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::boolean[], $5::bigint[])
-             AS new (id, proxy, service, gateway, clock_ms)
-         LEFT JOIN proxies p ON p.proxy = new.proxy ORDER BY id
+         SELECT new.id, new.proxy, new.service, new.gateway, new.clock_ms, $6, $6, coalesce(p.status_at, $8)
+         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::boolean[], $5::bigint[], $9::boolean[],
+             $10::boolean[]) AS new (id, proxy, service, gateway, clock_ms, room, room_of_proxy)
+         LEFT JOIN proxies p ON p.proxy = new.proxy LEFT JOIN reporters old ON old.id = new.id
+         WHERE old.id IS NOT NULL OR (room AND (room_of_proxy OR p.proxy IS NOT NULL)) ORDER BY new.id
          ON CONFLICT (id) DO UPDATE SET last_heard = greatest(r.last_heard, excluded.last_heard),
              clock_ms = CASE WHEN excluded.clock_ms BETWEEN r.clock_ms AND r.clock_ms + $7 THEN r.clock_ms
                  ELSE excluded.clock_ms END
              WHERE r.service = excluded.service AND r.proxy = excluded.proxy
-         RETURNING id",
+         RETURNING id, r.xmax = 0",
     )
     .bind(&ids)
     .bind(each(|s| &s.reporter.proxy))
@@ -60,21 +81,27 @@ pub(crate) async fn hear(
     .bind(now)
     .bind(CLOCK_SET_BACK_MS)
     .bind(now - UNKNOWN)
+    .bind(is_open(&room))
+    .bind(
+        (senders.values().zip(is_open(&room_of_proxy)))
+            .map(|(sender, room)| room || !sender.is_proxy)
+            .collect::<Vec<_>>(),
+    )
     .fetch_all(&mut *connection)
     .await?;
+    let known: BTreeMap<i64, bool> = known.into_iter().collect();
     // One row a proxy, whatever number of its VMs sent.
-    let proxies: BTreeMap<&str, &Reporter> = senders
-        .values()
-        .filter(|sender| sender.is_proxy)
-        .map(|sender| (&*sender.reporter.proxy, &sender.reporter))
+    let proxies: BTreeMap<&str, &Reporter> = (senders.iter())
+        .filter(|(id, sender)| sender.is_proxy && known.contains_key(id))
+        .map(|(_, sender)| (&*sender.reporter.proxy, &sender.reporter))
         .collect();
-    let ours: Vec<(String, String)> = sqlx::query_as(
+    let ours: Vec<(String, String, bool)> = sqlx::query_as(
         "INSERT INTO proxies (proxy, service, gateway, first_heard, last_heard)
          SELECT proxy, service, gateway, $4, $4
          FROM unnest($1::text[], $2::text[], $3::boolean[]) AS new (proxy, service, gateway) ORDER BY proxy
          ON CONFLICT (proxy) DO UPDATE SET last_heard = greatest(proxies.last_heard, excluded.last_heard)
              WHERE proxies.service = excluded.service
-         RETURNING proxy, service",
+         RETURNING proxy, service, proxies.xmax = 0",
     )
     .bind(proxies.keys().copied().collect::<Vec<_>>())
     .bind(proxies.values().map(|r| r.service.as_str()).collect::<Vec<_>>())
@@ -82,17 +109,37 @@ pub(crate) async fn hear(
     .bind(now)
     .fetch_all(connection)
     .await?;
-    let ours: BTreeMap<String, String> = ours.into_iter().collect();
-    let is_known = |id: &i64, sender: &Sender| {
-        let service = ours.get(&*sender.reporter.proxy).map(String::as_str);
-        known.contains(id)
-            && (!sender.is_proxy || service == Some(sender.reporter.service.as_str()))
-    };
-    Ok(senders
-        .iter()
-        .filter(|(id, sender)| !is_known(id, sender))
-        .map(|(id, _)| *id)
-        .collect())
+    for (_, service, is_new) in &ours {
+        if *is_new {
+            census.took(What::Proxies, service);
+        }
+    }
+    let ours: BTreeMap<String, String> = (ours.into_iter())
+        .map(|(proxy, service, _)| (proxy, service))
+        .collect();
+    let mut strangers = BTreeMap::new();
+    for ((id, sender), rooms) in senders.iter().zip(room.into_iter().zip(room_of_proxy)) {
+        let service = sender.reporter.service.as_str();
+        let Some(is_new) = known.get(id) else {
+            let stranger = match rooms {
+                (Err(full), _) => Stranger::OneTooMany(What::Reporters, full),
+                (_, Err(full)) if sender.is_proxy => Stranger::OneTooMany(What::Proxies, full),
+                _ => Stranger::Foreign,
+            };
+            strangers.insert(*id, stranger);
+            continue;
+        };
+        if *is_new {
+            census.took(What::Reporters, service);
+        }
+        let is_ours = ours
+            .get(&*sender.reporter.proxy)
+            .is_some_and(|of| of == service);
+        if sender.is_proxy && !is_ours {
+            strangers.insert(*id, Stranger::Foreign);
+        }
+    }
+    Ok(strangers)
 }
 
 /// Takes in what a proxy states about itself, once; says how many reports turn out to be lost.
@@ -101,6 +148,7 @@ pub(crate) async fn take_status(
     sender: &Reporter,
     status: &ProxyStatus,
     at_ms: u64,
+    census: &Census,
     now: DateTime<Utc>,
 ) -> Result<u64> {
     let (clock_ms, stated_before): (Option<i64>, Option<DateTime<Utc>>) = sqlx::query_as(
@@ -142,7 +190,15 @@ pub(crate) async fn take_status(
     let mut marks = status.reporters.clone();
     marks.sort_unstable_by_key(|mark| reporter_number(mark.id));
     for mark in &marks {
-        lost += take_mark(&mut *connection, sender, mark, stated_ms, (since, now)).await?;
+        lost += take_mark(
+            &mut *connection,
+            sender,
+            mark,
+            stated_ms,
+            census,
+            (since, now),
+        )
+        .await?;
     }
     miss(connection, sender, &marks, at).await?;
     Ok(lost)
@@ -158,6 +214,7 @@ struct Sequences {
     checked_at: DateTime<Utc>,
     dropped: i64,
     missing: i64,
+    is_new: bool,
 }
 
 impl Sequences {
@@ -180,27 +237,35 @@ async fn take_mark(
     sender: &Reporter,
     mark: &ReporterMark,
     stated_ms: u64,
+    census: &Census,
     (since, now): (DateTime<Utc>, DateTime<Utc>),
 ) -> Result<u64> {
     let id = reporter_number(mark.id);
+    let service = sender.service.as_str();
+    let room = census.rooms(What::Reporters, 1, [service]);
     let marked: Option<Sequences> = sqlx::query_as(
         "INSERT INTO reporters AS r (id, proxy, service, gateway, first_heard, last_heard, checked_at)
-         VALUES ($1, $2, $3, $4, $5, $5, $6)
+         SELECT $1, $2, $3, $4, $5, $5, $6 WHERE $7 OR EXISTS (SELECT FROM reporters WHERE id = $1)
          ON CONFLICT (id) DO UPDATE SET gone_at = NULL WHERE r.proxy = excluded.proxy
-         RETURNING marked_seq, marked_at, marked_gone, checked_seq, checked_at, dropped, missing",
+         RETURNING marked_seq, marked_at, marked_gone, checked_seq, checked_at, dropped, missing,
+             r.xmax = 0 AS is_new",
     )
     .bind(id)
     .bind(&*sender.proxy)
-    .bind(sender.service.as_str())
+    .bind(service)
     .bind(sender.gateway)
     .bind(now)
     .bind(since)
+    .bind(room.iter().all(std::result::Result::is_ok))
     .fetch_optional(&mut *connection)
     .await?;
-    // A reporter of another proxy is not this proxy's to speak for.
+    // A reporter of another proxy is not this proxy's to speak for; one that is one too many is none.
     let Some(marked) = marked else {
         return Ok(0);
     };
+    if marked.is_new {
+        census.took(What::Reporters, service);
+    }
     let came: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM reports WHERE reporter = $1 AND seq > $2 AND seq <= $3",
     )

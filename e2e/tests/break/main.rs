@@ -7,6 +7,7 @@
 //! | `database.rs` | a database that hangs, refuses, is full, is replaced, is put back |
 //! | `clocks.rs` | clocks that jump |
 //! | `overload.rs` | more than can be taken |
+//! | `names.rs` | more names than there can be: ids, types, paths, proxies, services |
 //!
 //! `KAERU_BREAK_ROUNDS` makes an attack long, `KAERU_BREAK_SEED` makes it another one.
 
@@ -14,6 +15,7 @@ mod books;
 mod clocks;
 mod database;
 mod kills;
+mod names;
 mod overload;
 mod poller;
 mod rig;

@@ -137,13 +137,26 @@ function breakersSection(breakers) {
   return breakers.length ? section(count(breakers.length, 'open breaker'), ...breakers.map((breaker) => breakerCard(breaker))) : [];
 }
 
+// Who makes names up: a proxy, a path, an event type for each request.
+const EXCESSES = {
+  proxies: 'batches of new proxies refused', reporters: 'batches of new reporters refused',
+  calls: 'calls without a path and type of their own', types: 'event types not learned',
+};
+function excessesSection(excesses) {
+  if (!excesses.length) return [];
+  const rows = excesses.slice(0, 20).map((excess) => h('li', {}, h('span', { class: 'name' }, excess.who), ' ', mark('used up its share', 'warn'),
+    ` ${excess.count} ${EXCESSES[excess.what] || excess.what}`, excess.proxy ? [', the last from ', id(excess.proxy)] : null, ', last at ', moment(excess.last_at)));
+  return section('Too many names', card(h('ul', { class: 'plain' }, rows), excesses.length > 20 ? h('p', { class: 'quiet' }, '/v1/limits has the others.') : null));
+}
+
 async function overview() {
-  const [{ services }, events, { breakers }] = await Promise.all([ask('/v1/services'), readEvents(), ask('/v1/breakers')]);
+  const [{ services }, events, { breakers }, { excesses }] = await Promise.all([ask('/v1/services'), readEvents(), ask('/v1/breakers'), ask('/v1/limits')]);
   const select = h('select', { 'aria-label': 'Which events' },
     Object.entries(CHOICES).map(([value, [text]]) => h('option', value === choice ? { value, selected: '' } : { value }, text)));
   select.addEventListener('change', () => { choice = select.value; draw(); });
   return [
     ...breakersSection(breakers),
+    ...excessesSection(excesses),
     ...section('Services, worst first', servicesTable(services, events.events, Date.now())),
     h('h2', {}, 'Events', select), eventsTable(events),
   ];

@@ -4,7 +4,7 @@ use kaeru_protocol::ProblemType;
 use serde_json::Value;
 
 /// Every route of the API.
-const ROUTES: [(&str, &str); 16] = [
+const ROUTES: [(&str, &str); 17] = [
     ("post", "/v1/reports"),
     ("get", "/v1/verdicts"),
     ("get", "/v1/events"),
@@ -17,6 +17,7 @@ const ROUTES: [(&str, &str); 16] = [
     ("post", "/v1/decisions/{id}/withdraw"),
     ("get", "/v1/breakers"),
     ("post", "/v1/breakers/{type}/close"),
+    ("get", "/v1/limits"),
     ("get", "/v1/services"),
     ("get", "/v1/services/{namespace}/{name}"),
     ("get", "/v1/flows"),

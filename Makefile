@@ -38,10 +38,10 @@ test: setup wasm wasm-crash ## run every test
 torture: setup ## simulate 100,000 schedules (ARGS="--seed 7": the story of one; see docs/SIMULATION.md)
 	cargo run --locked --package kaeru-sim --bin torture -- $(ARGS)
 
-bench: setup wasm ## measure it, release builds, and write docs/BENCHMARKS.md (ONLY=filter: one part)
+bench: setup wasm ## measure it, release builds, and write docs/BENCHMARKS.md (ONLY=filter: one part; REPORTS=20000000: how many ONLY=scale stores)
 	cargo build --locked --package kaeru-filter --example empty --target wasm32-wasip1 --profile wasm
 	cargo build --locked --release --package kaeru-aggregator --package kaeru-e2e --package kaeru-bench
-	@exec "$(TARGET)/release/bench" $(if $(ONLY),--only $(ONLY))
+	@exec "$(TARGET)/release/bench" $(if $(ONLY),--only $(ONLY)) $(if $(REPORTS),--reports $(REPORTS))
 
 lint: setup ## formatting, lints, and the crates that we may use
 	cargo fmt --all --check

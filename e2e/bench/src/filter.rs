@@ -3,7 +3,7 @@
 //! One Envoy per variant, all there at once, each on core 0 with one worker; the generator, the service and the sinks on
 //! core 1. Rounds go through all variants in turn.
 
-mod variant;
+pub(crate) mod variant;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

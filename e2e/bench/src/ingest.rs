@@ -28,11 +28,13 @@ const ROUNDS: u64 = 3;
 const ROUND: Duration = Duration::from_secs(1);
 
 /// What one round measured.
-struct Round {
-    per_s: f64,
+pub(crate) struct Round {
+    pub(crate) per_s: f64,
     /// CPU of aggregator and Postgres per report until the last receipt, then until every event was looked at, µs.
     taking_us: (f64, f64),
     settled_us: f64,
+    /// From the last receipt until every event was looked at.
+    pub(crate) behind: Duration,
 }
 
 pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
@@ -141,7 +143,8 @@ pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
     })
 }
 
-async fn round(
+/// Sends for a second, and waits until the decider has looked at everything.
+pub(crate) async fn round(
     aggregator: &Aggregator,
     postgres: &Postgres,
     run: u64,
@@ -157,7 +160,8 @@ async fn round(
     let (began, before) = (clock::now(), cpu()?);
     let mut tasks = JoinSet::new();
     for number in 0..senders {
-        tasks.spawn(send_for(aggregator.settings.listen, run, number));
+        let reporter = Reporter::new(run, number);
+        tasks.spawn(send_for(aggregator.settings.listen, reporter, ROUND));
     }
     let mut sent = 0;
     while let Some(done) = tasks.join_next().await {
@@ -183,13 +187,51 @@ async fn round(
         per_s: sent as f64 / took.as_secs_f64(),
         taking_us: (each(before.0, taken.0), each(before.1, taken.1)),
         settled_us: each(before.0, settled.0) + each(before.1, settled.1),
+        behind: began.elapsed().saturating_sub(took),
     })
 }
 
-async fn send_for(to: SocketAddr, run: u64, number: u64) -> Result<u64> {
-    let mut reporter = Reporter::new(run, number);
+/// Sends events of one open request each for so long, and waits until the decider has looked at all of them; the most memory that
+/// the aggregator was seen to hold meanwhile, MiB.
+pub(crate) async fn events(
+    aggregator: &Aggregator,
+    postgres: &Postgres,
+    run: u64,
+    lasts: Duration,
+) -> Result<f64> {
+    let pid = aggregator.pid().context("it runs")?;
+    let mut tasks = JoinSet::new();
+    // Only every fourth of neighbours is an entry.
+    for number in [0, 4, 8, 12] {
+        let reporter = Reporter::of_open_requests(run, number);
+        tasks.spawn(send_for(aggregator.settings.listen, reporter, lasts));
+    }
+    let mut most = 0.0_f64;
+    let mut looks = tokio::time::interval(Duration::from_millis(100));
+    loop {
+        tokio::select! {
+            done = tasks.join_next() => match done {
+                None => break,
+                Some(done) => drop(done??),
+            },
+            _ = looks.tick() => most = most.max(process::resident_mib(pid)?),
+        }
+    }
+    wait::within(Duration::from_mins(1), "an empty intake", || {
+        most = process::resident_mib(pid).map_or(most, |now| most.max(now));
+        let waiting = sql::ask(postgres, "SELECT count(*) FROM intake WHERE news");
+        async move {
+            let waiting = waiting?;
+            Ok(Seen::when(waiting == "0", waiting))
+        }
+    })
+    .await?;
+    Ok(most)
+}
+
+async fn send_for(to: SocketAddr, mut reporter: Reporter, lasts: Duration) -> Result<u64> {
     let mut talk = Talk::with(to).await?;
-    let until = clock::now() + ROUND;
+    let until = clock::now() + lasts;
     let mut sent = 0;
     while clock::now() < until {
         let status = talk.ask(&reporter.next()).await?;
@@ -200,7 +242,11 @@ async fn send_for(to: SocketAddr, run: u64, number: u64) -> Result<u64> {
 }
 
 /// Acknowledgement times, µs from the scheduled time, at so many reports a second.
-async fn at_rate(aggregator: &Aggregator, run: u64, reports_per_s: f64) -> Result<Vec<u64>> {
+pub(crate) async fn at_rate(
+    aggregator: &Aggregator,
+    run: u64,
+    reports_per_s: f64,
+) -> Result<Vec<u64>> {
     let interval = Duration::from_secs_f64(batch::REPORTS as f64 / reports_per_s);
     let began = clock::now();
     let next = Arc::new(AtomicU64::new(0));

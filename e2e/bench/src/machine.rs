@@ -46,5 +46,8 @@ pub(crate) fn version(program: &str) -> String {
     let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
     let text = text.unwrap_or_default();
     let line = text.lines().find(|line| !line.trim().is_empty());
-    line.unwrap_or("?").trim().to_owned()
+    let line = line.unwrap_or("?").trim();
+    // Envoy says where it stands.
+    let said = line.strip_prefix(program).filter(|_| program.contains('/'));
+    said.unwrap_or(line).trim().to_owned()
 }

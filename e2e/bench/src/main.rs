@@ -6,8 +6,10 @@ mod filter;
 mod ingest;
 mod load;
 mod machine;
+mod memory;
 mod paper;
 mod process;
+mod scale;
 mod service;
 mod sink;
 mod spread;
@@ -29,7 +31,14 @@ use crate::paper::Section;
 use crate::stage::Stage;
 
 const HEAD: &str = include_str!("../notes/head.md");
-const ORDER: [&str; 4] = [filter::TITLE, ingest::TITLE, verdict::TITLE, waste::TITLE];
+const ORDER: [&str; 6] = [
+    filter::TITLE,
+    ingest::TITLE,
+    verdict::TITLE,
+    waste::TITLE,
+    memory::TITLE,
+    scale::TITLE,
+];
 
 /// Measures, prints a table, and writes it down.
 #[derive(Debug, Parser)]
@@ -37,6 +46,9 @@ struct Cli {
     /// Only these parts; all by default.
     #[arg(long, value_enum)]
     only: Vec<Part>,
+    /// Reports that the part `scale` fills the store with.
+    #[arg(long, default_value_t = scale::REPORTS, value_parser = clap::value_parser!(u64).range(400_000..))]
+    reports: u64,
     /// The page that is written.
     #[arg(long, default_value = "docs/BENCHMARKS.md")]
     page: PathBuf,
@@ -48,6 +60,8 @@ enum Part {
     Ingest,
     Verdict,
     Waste,
+    Memory,
+    Scale,
 }
 
 fn main() -> Result<()> {
@@ -55,7 +69,7 @@ fn main() -> Result<()> {
     let mut sections = Vec::new();
     for part in Part::value_variants() {
         if cli.only.is_empty() || cli.only.contains(part) {
-            let section = measured(*part)?;
+            let section = measured(*part, cli.reports)?;
             say(&section.plain());
             sections.push(section);
         }
@@ -70,7 +84,7 @@ fn main() -> Result<()> {
 }
 
 /// Each part on threads and in a folder of its own.
-fn measured(part: Part) -> Result<Section> {
+fn measured(part: Part, reports: u64) -> Result<Section> {
     let work = move || -> Result<Section> {
         if part == Part::Filter {
             // What is measured has core 0 for itself.
@@ -90,6 +104,8 @@ fn measured(part: Part) -> Result<Section> {
                 Part::Ingest => ingest::measure(&stage).await,
                 Part::Verdict => verdict::measure(&stage).await,
                 Part::Waste => waste::measure().await,
+                Part::Memory => memory::measure(&stage).await,
+                Part::Scale => scale::measure(&stage, reports).await,
             }
         });
         runtime.block_on(section)?

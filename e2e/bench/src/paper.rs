@@ -114,6 +114,15 @@ impl Section {
     }
 }
 
+/// Says how far a long part is, beside the table.
+#[expect(
+    clippy::print_stderr,
+    reason = "who waits for minutes wants to know for what"
+)]
+pub(crate) fn progress(text: &str) {
+    eprintln!("{text}");
+}
+
 /// Puts the sections into the page; those that were not measured now stay as they were.
 pub(crate) fn write(page: &Path, head: &str, order: &[&str], sections: &[Section]) -> Result<()> {
     let old = fs::read_to_string(page).unwrap_or_default();

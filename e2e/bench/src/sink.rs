@@ -24,6 +24,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) struct Sink {
     bytes: Arc<AtomicU64>,
     told: Arc<AtomicU64>,
+    running: Arc<AtomicU64>,
     verdicts: u64,
     /// Reports by reporter and sequence.
     seen: Arc<Mutex<HashSet<(String, u64)>>>,
@@ -54,6 +55,11 @@ impl Sink {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         (read(&self.bytes), read(&self.told))
     }
+
+    /// Reports that told of an open request.
+    pub(crate) fn running(&self) -> u64 {
+        self.running.load(Ordering::Relaxed)
+    }
 }
 
 async fn reports(State(sink): State<Sink>, body: Bytes) -> Json<Value> {
@@ -61,6 +67,8 @@ async fn reports(State(sink): State<Sink>, body: Bytes) -> Json<Value> {
     let reports = batch["reports"].as_array().map_or(&[][..], Vec::as_slice);
     // Each request ends once, however often its report is sent; one that a flush finds open is told of as `running`, too.
     let ended = |r: &&Value| r.get("event").is_some() && r.get("kind").is_none();
+    let running = reports.iter().filter(|r| r["kind"] == "running").count();
+    sink.running.fetch_add(running as u64, Ordering::Relaxed);
     let reporter = batch["reporter"]["id"].as_str().unwrap_or_default();
     let mut seen = sink.seen.lock().unwrap_or_else(PoisonError::into_inner);
     for report in reports.iter().filter(ended) {

@@ -75,7 +75,17 @@ impl Stage {
 
     /// A Postgres, and an aggregator on it.
     pub(crate) async fn aggregator(&self, policy: &str) -> Result<(Aggregator, Postgres)> {
-        let postgres = Postgres::start(&self.folder.join("postgres"), &self.folder).await?;
+        self.aggregator_on(policy, &[]).await
+    }
+
+    /// The same with settings of Postgres.
+    pub(crate) async fn aggregator_on(
+        &self,
+        policy: &str,
+        settings: &[&str],
+    ) -> Result<(Aggregator, Postgres)> {
+        let of_postgres = self.folder.join("postgres");
+        let postgres = Postgres::start_with(&of_postgres, &self.folder, settings, &[]).await?;
         let file = self.folder.join("policy.yaml");
         fs::write(&file, policy)?;
         let settings = Settings {

@@ -11,6 +11,8 @@ pub(crate) struct Reporter {
     number: u64,
     seq: u64,
     batches: u64,
+    /// What it says of each request.
+    ending: &'static str,
 }
 
 impl Reporter {
@@ -21,13 +23,22 @@ impl Reporter {
             number,
             seq: 0,
             batches: 0,
+            ending: "\"status\":201",
+        }
+    }
+
+    /// The same, but its requests stay open.
+    pub(crate) fn of_open_requests(run: u64, number: u64) -> Self {
+        Self {
+            ending: "\"kind\":\"running\",\"due\":600000",
+            ..Self::new(run, number)
         }
     }
 
     /// Its next batch as a request: successes of unsafe requests, each of an event of its own. Four neighbours tell of the
     /// same events, as the services along a flow do.
     pub(crate) fn next(&mut self) -> Vec<u8> {
-        let (run, number) = (self.run, self.number);
+        let (run, number, ending) = (self.run, self.number, self.ending);
         let service = number % 4;
         let from = match service {
             0 => String::new(),
@@ -54,7 +65,7 @@ impl Reporter {
             };
             let _ = write!(
                 body,
-                "{comma}{{\"seq\":{},\"at\":{},\"event\":\"{event}\",\"call\":0,{sent}\"status\":201,\"ms\":{}}}",
+                "{comma}{{\"seq\":{},\"at\":{},\"event\":\"{event}\",\"call\":0,{sent}{ending},\"ms\":{}}}",
                 self.seq,
                 i64::try_from(place).unwrap_or(0) - 1_000,
                 place % 40,

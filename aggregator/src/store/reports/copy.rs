@@ -69,10 +69,15 @@ fn write(to: &mut Vec<u8>, row: &Row, received: DateTime<Utc>) {
 
 /// A value with its length before it; nothing has the length -1.
 fn field(to: &mut Vec<u8>, value: Option<impl AsRef<[u8]>>) {
-    let bytes = value.as_ref().map(AsRef::as_ref);
-    let length = bytes.map_or(-1, |bytes| i32::try_from(bytes.len()).unwrap_or(i32::MAX));
-    to.extend_from_slice(&length.to_be_bytes());
-    to.extend_from_slice(bytes.unwrap_or_default());
+    match value {
+        None => to.extend_from_slice(&(-1_i32).to_be_bytes()),
+        Some(value) => {
+            let bytes = value.as_ref();
+            let length = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+            to.extend_from_slice(&length.to_be_bytes());
+            to.extend_from_slice(bytes);
+        }
+    }
 }
 
 fn time(at: DateTime<Utc>) -> [u8; 8] {

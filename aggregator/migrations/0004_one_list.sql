@@ -9,8 +9,8 @@ CREATE INDEX intake_by_time ON intake (due_at);
 INSERT INTO intake (news, due_at, events)
     SELECT false, wake_at, array_agg(event) FROM events WHERE wake_at IS NOT NULL GROUP BY wake_at;
 
--- A row is made to be locked and written when it was looked at, in one transaction: only then it enters these indexes. What
--- changes when an event settles stands in none, so that it is written in place.
+-- A row is made to be locked and written when it was looked at, in one transaction: only then it enters these indexes. When
+-- to look at it again, which changes with every look, stands in none, so that it is written in place.
 DROP INDEX events_to_wake, events_by_time, events_by_state, events_by_type, events_by_service;
 ALTER TABLE events SET (fillfactor = 80);
 CREATE INDEX events_by_time ON events (first_at, event) WHERE reports > 0;

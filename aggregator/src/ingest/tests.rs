@@ -314,6 +314,21 @@ async fn a_status_counts_once_and_what_is_lost_is_told_from_what_is_late() {
 }
 
 #[tokio::test]
+async fn what_statuses_of_one_transaction_tell_to_be_lost_adds_up() {
+    let app = testing::app().await;
+    let mut web = Side::new(1, "shop/web");
+    let mut told = [(1, 1), (2, 3), (3, 7)].map(|(seq, dropped)| web.body(status(seq, dropped)));
+    // Stated a millisecond apart.
+    for (nth, report) in (0..).zip(&mut told) {
+        report.at_ms = report.at_ms - 3 + nth;
+    }
+    app.ingest.store(web.batch(told.into())).await.unwrap();
+    assert_eq!(app.metrics.reports_lost.get(), 7);
+    let lost = "SELECT sum(lost)::bigint FROM losses WHERE service = 'shop/web'";
+    assert_eq!(number(&app, lost).await, 7);
+}
+
+#[tokio::test]
 async fn a_proxy_that_was_started_anew_may_have_lost_something() {
     let app = testing::app().await;
     let mut before = Side::new(1, "shop/web");

@@ -11,8 +11,8 @@ use crate::clock::millis;
 /// Losses that are read at most, the newest: a plan that names this many services is incomplete anyhow.
 const LOSSES_MAX: i64 = 1_000;
 
-/// Writes down that a reporter lost reports between two times. Plans of that time are no longer known to be complete:
-/// the decider looks at them again.
+/// Writes down that a reporter lost reports between two times: in one transaction several statuses may tell of more, after
+/// an outage. Plans of that time are no longer known to be complete: the decider looks at them again.
 pub(crate) async fn add(
     connection: &mut PgConnection,
     reporter: i64,
@@ -22,7 +22,8 @@ pub(crate) async fn add(
 ) -> Result<()> {
     sqlx::query(
         "INSERT INTO losses (reporter, service, since, until, lost) VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT (reporter, until) DO NOTHING",
+         ON CONFLICT (reporter, until) DO UPDATE SET
+             since = least(losses.since, excluded.since), lost = losses.lost + excluded.lost",
     )
     .bind(reporter)
     .bind(service.as_str())

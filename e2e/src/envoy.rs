@@ -78,12 +78,28 @@ pub struct Upstream {
 }
 
 /// The filter in a sidecar.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// The compiled module.
     pub wasm: PathBuf,
     /// The plugin configuration; `Null` is none.
     pub config: Value,
+    /// What Envoy does when a VM dies.
+    pub on_failure: OnFailure,
+    /// It comes by extension discovery, as at Istio, out of this file, so that it can be pushed anew.
+    pub pushed_by: Option<PathBuf>,
+}
+
+/// Envoy's failure policies, those that Istio knows and the one that it does not.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// A new VM after a back-off; requests are answered 503 until then.
+    #[default]
+    Reload,
+    /// Requests of that worker pass without a filter.
+    Open,
+    /// Requests of that worker are answered 503.
+    Closed,
 }
 
 /// A running sidecar.
@@ -92,6 +108,8 @@ pub struct Envoy {
     /// What it was made from.
     pub sidecar: Sidecar,
     process: Process,
+    program: Program,
+    logs: PathBuf,
     http: reqwest::Client,
 }
 
@@ -155,6 +173,9 @@ impl Sidecar {
         binary: &Path,
         folder: &Path,
     ) -> Result<Envoy> {
+        if let Some(filter) = &self.filter {
+            filter.push(0, 1)?;
+        }
         let name = format!("{}-envoy", self.workload);
         let config = folder.join(format!("{name}.json"));
         fs::write(&config, serde_json::to_vec_pretty(bootstrap)?)?;
@@ -189,6 +210,8 @@ impl Sidecar {
         };
         let mut envoy = Envoy {
             process: program.start(folder)?,
+            program,
+            logs: folder.into(),
             http: reqwest::Client::builder().no_proxy().build()?,
             sidecar: self,
         };
@@ -241,6 +264,17 @@ impl Envoy {
     /// `kill -9`.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()
+    }
+
+    /// Starts it with the same settings, after it was killed, and waits until it takes requests.
+    pub async fn start_again(&mut self) -> Result<()> {
+        self.process = self.program.start(&self.logs)?;
+        self.ready().await
+    }
+
+    /// What it holds of this machine's memory now, KiB.
+    pub fn memory_kib(&self) -> Result<u64> {
+        self.process.memory_kib()
     }
 
     /// How far its clock is ahead of this machine's, s, as its own page is dated.

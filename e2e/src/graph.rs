@@ -27,7 +27,7 @@ use crate::api::Api;
 use crate::certs::Authority;
 use crate::config::Parts;
 use crate::customer::Customer;
-use crate::envoy::{ClockShift, Envoy, Sidecar, public_host};
+use crate::envoy::{ClockShift, Envoy, OnFailure, Sidecar, public_host};
 use crate::ports;
 use crate::shop::{Arrival, Told};
 use crate::wait::{self, Seen};
@@ -72,6 +72,14 @@ pub struct Plan {
     pub gateway: Option<Value>,
     /// The filter that dies when it is asked to.
     pub can_crash: bool,
+    /// What the Envoys of these do when a VM dies.
+    pub on_failure: BTreeMap<String, OnFailure>,
+    /// The aggregator's database where it is not one of its own.
+    pub database: Option<String>,
+    /// Workers of an Envoy; 0 is one.
+    pub workers: u16,
+    /// The filters can be pushed anew.
+    pub pushed: bool,
 }
 
 /// A running graph. Its parts stop in the order of the fields.
@@ -106,10 +114,11 @@ impl Graph {
             name: "aggregator".into(),
             listen: ports::free()?,
             ops_listen: ports::free()?,
-            database: Database::Embedded(folder.join("data")),
+            database: (plan.database.clone())
+                .map_or_else(|| Database::Embedded(folder.join("data")), Database::Url),
             policy,
         };
-        let mesh = Mesh::new(&plan, settings.listen)?;
+        let mesh = Mesh::new(&plan, &folder, settings.listen)?;
         let wasm = if plan.can_crash {
             parts.wasm_that_can_crash()?
         } else {
@@ -155,6 +164,12 @@ impl Graph {
         sidecar.with_context(|| format!("there is no {service}"))
     }
 
+    /// The sidecar of a service, to kill it or push to it.
+    pub fn sidecar_mut(&mut self, service: &str) -> Result<&mut Envoy> {
+        let sidecar = self.sidecars.get_mut(service);
+        sidecar.with_context(|| format!("there is no {service}"))
+    }
+
     /// Where the gateway takes requests.
     pub fn gateway(&self) -> Result<SocketAddr> {
         let gateway = self.gateway.as_ref().context("there is no gateway")?;
@@ -163,10 +178,20 @@ impl Graph {
 
     /// Has the till, a peer of the mesh, send work to the service that it begins at.
     pub async fn send(&self, work: &Work, headers: &[(&str, &str)]) -> Result<Told> {
+        self.send_as(&self.peer, work, headers).await
+    }
+
+    /// Has somebody send work to the service that it begins at.
+    pub async fn send_as(
+        &self,
+        customer: &Customer,
+        work: &Work,
+        headers: &[(&str, &str)],
+    ) -> Result<Told> {
         let to = self.sidecar(&work.act.at)?.sidecar.inbound;
         let body = Some(serde_json::to_string(work)?);
         let method = Method::from_bytes(work.act.method.as_bytes())?;
-        self.peer
+        customer
             .send(method, to, &work.act.path, headers, body)
             .await
     }

@@ -91,8 +91,17 @@ impl Process {
 
     /// The most memory that it ever held, KiB.
     pub fn memory_peak_kib(&self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// The memory that it holds now, KiB.
+    pub fn memory_kib(&self) -> Result<u64> {
+        self.memory("VmRSS:")
+    }
+
+    fn memory(&self, line: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.group.as_raw_pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|found| found.strip_prefix(line));
         let words = line.with_context(|| format!("the memory of {}", self.name))?;
         Ok(words.trim().trim_end_matches(" kB").parse()?)
     }

@@ -202,6 +202,16 @@ impl World {
         service.context("every role is played")?.process.kill()
     }
 
+    /// The sidecar of a service, to be killed and started again.
+    pub fn sidecar_mut(&mut self, role: Role) -> Result<&mut Envoy> {
+        self.sidecars.get_mut(&role).context("no sidecar")
+    }
+
+    /// That of the second aggregator.
+    pub fn aggregator_sidecar_mut(&mut self) -> Result<&mut Envoy> {
+        self.aggregator_sidecar.as_mut().context("no sidecar")
+    }
+
     /// `kill -9` of a service's sidecar.
     pub fn kill_sidecar(&mut self, role: Role) -> Result<()> {
         let sidecar = self.sidecars.get_mut(&role);

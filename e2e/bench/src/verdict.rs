@@ -115,6 +115,7 @@ async fn proxy(
     let filter = Filter {
         wasm: stage.parts.wasm.clone(),
         config: json!({ "trust_plaintext": true }),
+        ..Filter::default()
     };
     let sidecar = stage.sidecar(&format!("s{number}"), app, vec![kaeru], Some(filter))?;
     let bootstrap = sidecar.bootstrap();

@@ -33,19 +33,21 @@ pub(super) struct Place {
 /// All of them.
 pub(super) struct Mesh<'a> {
     plan: &'a Plan,
+    folder: &'a Path,
     pub(super) places: BTreeMap<&'a str, Place>,
     aggregator: SocketAddr,
 }
 
 impl<'a> Mesh<'a> {
     /// Gives every part its addresses.
-    pub(super) fn new(plan: &'a Plan, aggregator: SocketAddr) -> Result<Self> {
+    pub(super) fn new(plan: &'a Plan, folder: &'a Path, aggregator: SocketAddr) -> Result<Self> {
         let mut places = BTreeMap::new();
         for (service, _) in &plan.services {
             places.insert(service.as_str(), place()?);
         }
         Ok(Self {
             plan,
+            folder,
             places,
             aggregator,
         })
@@ -96,10 +98,13 @@ impl<'a> Mesh<'a> {
             filter: Some(Filter {
                 wasm: wasm.into(),
                 config: filter.clone(),
+                on_failure: (self.plan.on_failure.get(workload).copied()).unwrap_or_default(),
+                pushed_by: (self.plan.pushed)
+                    .then(|| self.folder.join(format!("{workload}-filter.json"))),
             }),
             retry_on: (ISTIO_RETRY_ON.into(), Vec::new()),
             gateway: false,
-            workers: 1,
+            workers: self.plan.workers.max(1),
             clock: None,
         })
     }

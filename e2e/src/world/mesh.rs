@@ -134,6 +134,7 @@ impl<'a> Mesh<'a> {
             filter: Some(Filter {
                 wasm: wasm.into(),
                 config: config.clone(),
+                ..Filter::default()
             }),
             retry_on: (retry_on, statuses),
             gateway: false,

@@ -7,7 +7,7 @@ use kaeru_e2e::wait::{self, Seen};
 use crate::rig::{Plan, Rig, attack};
 
 /// Steele's splitmix64: the same chances for the same seed.
-fn next(state: &mut u64) -> u64 {
+pub(crate) fn next(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

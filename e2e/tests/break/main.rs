@@ -14,9 +14,13 @@
 mod books;
 mod clocks;
 mod database;
+mod envoys;
 mod kills;
 mod names;
 mod overload;
 mod poller;
+mod proxies;
+mod pushes;
 mod rig;
 mod sender;
+mod vms;

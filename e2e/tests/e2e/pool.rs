@@ -50,7 +50,7 @@ pub(crate) async fn pool() -> Result<&'static Graph> {
             filter: json!({ "status_interval_s": 2 }),
             services: (0..SERVICES).map(|i| (name(i), clock_s(i))).collect(),
             gateway: Some(json!({ "status_interval_s": 2, "trust_ids_from": [TRUSTED] })),
-            can_crash: false,
+            ..Plan::default()
         })
         .await
     };

@@ -93,7 +93,11 @@ pub(crate) async fn start(kind: Kind, stage: &Stage) -> Result<Running> {
         endpoint: sink_at,
         spiffe: None,
     };
-    let filter = wasm.map(|wasm| Filter { wasm, config });
+    let filter = wasm.map(|wasm| Filter {
+        wasm,
+        config,
+        ..Filter::default()
+    });
     let workload = format!("{kind:?}").to_lowercase();
     let sidecar = stage.sidecar(&workload, app, vec![kaeru], filter)?;
     let mut bootstrap = sidecar.bootstrap();

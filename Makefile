@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build wasm wasm-crash demo test torture bench lint clean
+.PHONY: help setup build wasm wasm-crash demo test torture schedules bench lint clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := $(TARGET)/wasm32-wasip1/wasm/kaeru_filter.wasm
@@ -31,11 +31,18 @@ wasm-crash: setup ## build the filter that dies when it is asked to, for tests
 demo: build ## show it: a small shop, real proxies, one failed order (ONCE=1: check the story and end)
 	@exec "$(TARGET)/debug/demo" $(if $(filter-out 0,$(ONCE)),--once)
 
-test: setup wasm wasm-crash ## run every test
+test: setup wasm wasm-crash ## run every test, and every attack in its quick form
 	cargo build --locked --workspace --all-targets
 	cargo test --locked --workspace
+	cargo test --locked --package kaeru-e2e --test attacks
+	@((EUID == 0)) || echo "test: a disk of its own, to fill it, needs root: a_full_disk_is_survived() is NOT run"
+	cargo test --locked --package kaeru-e2e --test break -- $$( ((EUID == 0)) || echo --skip a_full_disk_is_survived )
 
-torture: setup ## simulate 100,000 schedules (ARGS="--seed 7": the story of one; see docs/SIMULATION.md)
+torture: setup wasm wasm-crash ## every attack in its long form (SEED=7: other chances, ONLY=kills: one; docs/TORTURE.md)
+	cargo build --locked --workspace --all-targets
+	@scripts/torture
+
+schedules: setup ## schedules of the simulation (ARGS="--seed 7": the story of one; docs/SIMULATION.md)
 	cargo run --locked --package kaeru-sim --bin torture -- $(ARGS)
 
 bench: setup wasm ## measure it, release builds, and write docs/BENCHMARKS.md (ONLY=filter: one part; REPORTS=20000000: how many ONLY=scale stores)

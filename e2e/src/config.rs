@@ -62,19 +62,19 @@ impl Parts {
 /// How long and how an attack goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Attack {
-    /// Rounds; `KAERU_BREAK_ROUNDS`, else a few, so that a test run stays short.
+    /// Rounds; `KAERU_BREAK_ROUNDS`, else a few, so that a test run stays short, or many for `KAERU_TORTURE`.
     pub rounds: u32,
     /// What chance is made of; `KAERU_BREAK_SEED`, else 1.
     pub seed: u64,
 }
 
 impl Attack {
-    /// As the environment says.
-    pub fn find(rounds: u32) -> Self {
+    /// As the environment says: so many rounds in the quick form, so many in the long one.
+    pub fn find(quick: u32, long: u32) -> Self {
         let number = |name| variable(name).and_then(|text| text.to_str()?.parse::<u64>().ok());
         let asked = number("KAERU_BREAK_ROUNDS").and_then(|rounds| u32::try_from(rounds).ok());
         Self {
-            rounds: asked.unwrap_or(rounds),
+            rounds: asked.unwrap_or(if is_torture() { long } else { quick }),
             seed: number("KAERU_BREAK_SEED").unwrap_or(1),
         }
     }

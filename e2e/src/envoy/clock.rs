@@ -1,4 +1,4 @@
-//! A proxy whose wall clock is wrong: a library in front of libc's (`clock.c`, which says why not an existing one),
+//! A process whose wall clock is wrong: a library in front of libc's (`clock.c`, which says why not an existing one),
 //! compiled with the compiler that Rust links with.
 
 use std::fs;
@@ -31,9 +31,15 @@ impl ClockShift {
 
     /// The variables of a process whose clock is ahead by so many seconds.
     pub(super) fn variables(&self, ahead_s: i64) -> [String; 2] {
-        [
-            format!("LD_PRELOAD={}", self.library.display()),
-            format!("KAERU_CLOCK_SHIFT_S={ahead_s}"),
-        ]
+        self.with(format!("KAERU_CLOCK_SHIFT_S={ahead_s}"))
+    }
+
+    /// The same by as many seconds as this file says at each moment.
+    pub fn variables_by(&self, file: &Path) -> [String; 2] {
+        self.with(format!("KAERU_CLOCK_SHIFT_FILE={}", file.display()))
+    }
+
+    fn with(&self, shift: String) -> [String; 2] {
+        [format!("LD_PRELOAD={}", self.library.display()), shift]
     }
 }

@@ -18,7 +18,7 @@ pub(crate) fn next(state: &mut u64) -> u64 {
 #[test]
 fn what_is_killed_loses_and_doubles_nothing() -> Result<()> {
     attack(async {
-        let Attack { rounds, seed } = Attack::find(4);
+        let Attack { rounds, seed } = Attack::find(4, 100);
         let plan = Plan {
             name: "kills",
             aggregators: 2,

@@ -4,12 +4,15 @@
 //! | file | what it attacks |
 //! | --- | --- |
 //! | `kills.rs` | aggregators, the postmaster and its backends: `kill -9` at random moments |
+//! | `envoys.rs` | sidecars beside them |
+//! | `vms.rs` | VMs of the filter, under each failure policy |
+//! | `pushes.rs` | configurations pushed anew |
 //! | `database.rs` | a database that hangs, refuses, is full, is replaced, is put back |
 //! | `clocks.rs` | clocks that jump |
 //! | `overload.rs` | more than can be taken |
 //! | `names.rs` | more names than there can be: ids, types, paths, proxies, services |
 //!
-//! `KAERU_BREAK_ROUNDS` makes an attack long, `KAERU_BREAK_SEED` makes it another one.
+//! `KAERU_TORTURE` makes each attack long, `KAERU_BREAK_ROUNDS` as long as it says, `KAERU_BREAK_SEED` makes it another one.
 
 mod books;
 mod clocks;

@@ -25,7 +25,7 @@ const MEMORY_MIB_MAX: u64 = 16 * (1 + 15) + 128;
 #[test]
 fn what_is_too_much_is_refused_and_what_is_taken_is_kept() -> Result<()> {
     attack(async {
-        let rounds = Attack::find(1).rounds;
+        let rounds = Attack::find(1, 10).rounds;
         let rig = Rig::start(Plan {
             name: "overload",
             ..Plan::default()

@@ -38,7 +38,7 @@ struct Load {
 #[test]
 fn a_configuration_that_is_pushed_again_and_again_loses_nothing() -> Result<()> {
     attack(async {
-        let pushes = Attack::find(20).rounds;
+        let pushes = Attack::find(12, 100).rounds;
         let mut plan = plan("pushes");
         plan.services = vec![(SERVICE.into(), 0)];
         plan.workers = 2;

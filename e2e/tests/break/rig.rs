@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use kaeru_e2e::aggregator::{Aggregator, Database, Settings};
 use kaeru_e2e::config::Parts;
+use kaeru_e2e::envoy::ClockShift;
 use kaeru_e2e::ports;
 use kaeru_e2e::postgres::Postgres;
 use kaeru_e2e::wait::{self, Seen};
@@ -91,8 +92,9 @@ impl Rig {
         fs::write(&policy, POLICY)?;
         fs::write(folder.join("clock"), "+0")?;
         let clock = |own: bool| {
-            let variables = if own { clock(&folder)? } else { Vec::new() };
-            anyhow::Ok(variables)
+            let shift = own.then(|| ClockShift::compile(&folder)).transpose()?;
+            let variables = shift.map(|shift| shift.variables_by(&folder.join("clock")));
+            anyhow::Ok(variables.map_or_else(Vec::new, Vec::from))
         };
         let variables = clock(plan.own_database_clock)?;
         let postgres =
@@ -237,20 +239,4 @@ fn mount(folder: &std::path::Path, mib: u32) -> Result<Disk> {
         "a disk of its own needs root: {said}"
     );
     Ok(Disk(folder.into()))
-}
-
-/// The variables by which libfaketime sets a process' wall clock as the rig's file says, at once when it changes.
-fn clock(folder: &std::path::Path) -> Result<Vec<String>> {
-    let places = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"];
-    let library = places.map(|place| format!("{place}/faketime/libfaketimeMT.so.1"));
-    let library = library
-        .into_iter()
-        .find(|path| fs::exists(path).is_ok_and(|there| there));
-    let library = library.context("libfaketime is missing: apt-get install libfaketime")?;
-    Ok(vec![
-        format!("LD_PRELOAD={library}"),
-        format!("FAKETIME_TIMESTAMP_FILE={}", folder.join("clock").display()),
-        "FAKETIME_NO_CACHE=1".into(),
-        "FAKETIME_DONT_FAKE_MONOTONIC=1".into(),
-    ])
 }

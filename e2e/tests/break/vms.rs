@@ -38,7 +38,7 @@ fn one_worker_of_four_dies() -> Result<()> {
 }
 
 async fn dies(workers: u16) -> Result<()> {
-    let rounds = Attack::find(1).rounds;
+    let rounds = Attack::find(1, 5).rounds;
     let mut plan = plan(&format!("dies-{workers}"));
     plan.services = UNDER.map(|(name, _)| (name.into(), 0)).into();
     plan.on_failure = UNDER.map(|(name, policy)| (name.into(), policy)).into();

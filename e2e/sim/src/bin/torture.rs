@@ -1,4 +1,4 @@
-//! `make torture`: many schedules, on every core, or the story of one.
+//! `make schedules`: many schedules, on every core, or the story of one.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -1,5 +1,6 @@
 //! What Envoy calls: the exports of the proxy-wasm ABI 0.2.1. Each finds this VM's one [`Vm`] and asks it; nothing is
-//! decided here.
+//! decided here. What has nothing to do is not exported (`proxy_on_context_create`, `proxy_on_vm_start`, `proxy_on_done`):
+//! the host then does not enter the VM for it.
 #![expect(
     unsafe_code,
     reason = "the ABI names its functions and takes raw memory"
@@ -32,14 +33,6 @@ extern "C" fn proxy_on_memory_allocate(size: usize) -> *mut u8 {
         Ok(layout) if size > 0 => unsafe { alloc(layout) },
         _ => ptr::null_mut(),
     }
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_context_create(_context: u32, _root: u32) {}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_vm_start(_root: u32, _size: usize) -> bool {
-    true
 }
 
 #[unsafe(no_mangle)]
@@ -78,11 +71,6 @@ extern "C" fn proxy_on_request_headers(stream: u32, _headers: usize, end: bool) 
 extern "C" fn proxy_on_response_headers(stream: u32, _headers: usize, _end: bool) -> u32 {
     ask(|vm| vm.response_headers(stream));
     0
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn proxy_on_done(_context: u32) -> bool {
-    true
 }
 
 #[unsafe(no_mangle)]

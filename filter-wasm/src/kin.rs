@@ -10,8 +10,8 @@ use crate::fingerprint::fingerprint;
 use crate::host::Host;
 
 /// Slots: a proxy that takes 1,000 requests/s with two ids each overwrites 3 % of them between two flushes, each of which
-/// writes those of open requests anew. At most 65,536 x (26 + 256 + about 100 bytes kept by Envoy) = 24 MiB; with ids and
-/// types of usual length a third of that.
+/// writes those of open requests anew. At most 65,536 x (34 + 256 + about 100 bytes kept by Envoy, and 110 for its end)
+/// = 32 MiB; with ids and types of usual length half of that.
 const SLOTS: u64 = 65_536;
 /// How long after its last writing an id is believed, ms: longer than any heartbeat, shorter than forever.
 const KIN_LIFE_MS: u64 = 600_000;
@@ -19,8 +19,6 @@ const KIN_LIFE_MS: u64 = 600_000;
 const BORROWED: u8 = 1;
 /// See [`BORROWED`].
 const HANDED_OVER: u8 = 2;
-/// See [`BORROWED`].
-const OVER: u8 = 4;
 
 /// The event that an id means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,10 +77,56 @@ impl Alias {
         Self(fingerprint(b"kin", id))
     }
 
+    /// What it means.
     fn key(self) -> String {
-        format!("kaeru.kin.{:x}", self.0 % SLOTS)
+        self.keyed("kaeru.kin.")
+    }
+
+    /// Which request of it ended last: a key of its own, so that an end is one write, whoever wrote the slot meanwhile.
+    fn end_key(self) -> String {
+        self.keyed("kaeru.end.")
+    }
+
+    /// Four letters for the slot: a formatter would cost as much as the hostcall.
+    fn keyed(self, of: &str) -> String {
+        let mut key = String::with_capacity(of.len() + 4);
+        key.push_str(of);
+        for shift in [12, 8, 4, 0] {
+            key.push(char::from(b'a' + ((self.0 % SLOTS) >> shift & 0xf) as u8));
+        }
+        key
     }
 }
+
+/// An id that an open request carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Carried {
+    alias: Alias,
+    /// It was made for something else than this event, so other events may carry it too.
+    shared: bool,
+}
+
+impl Carried {
+    /// The event's own id, or a borrowed one that names it: whatever else came along with it before, it means itself.
+    pub fn own(id: &[u8]) -> Self {
+        Self {
+            alias: Alias::of(id),
+            shared: false,
+        }
+    }
+
+    /// An id beside the event's own.
+    pub fn beside(id: &[u8]) -> Self {
+        Self {
+            alias: Alias::of(id),
+            shared: true,
+        }
+    }
+}
+
+/// A request of this proxy, told from all others: by its VM's reporter id and its number there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RequestMark(pub u64);
 
 /// What a slot holds.
 #[derive(Debug, Clone, Copy)]
@@ -90,10 +134,10 @@ struct Slot<'a> {
     written_ms: u64,
     /// When a request of another event, that was not over then, wrote the same id last; 0: never.
     other_ms: u64,
+    /// Who wrote it.
+    request: RequestMark,
     borrowed: bool,
     handed_over: bool,
-    /// The request that wrote it is over.
-    over: bool,
     event_type: &'a [u8],
     event: &'a [u8],
 }
@@ -104,58 +148,63 @@ impl<'a> Slot<'a> {
         let (print, rest) = value.split_first_chunk::<8>()?;
         let (written, rest) = rest.split_first_chunk::<8>()?;
         let (other, rest) = rest.split_first_chunk::<8>()?;
+        let (request, rest) = rest.split_first_chunk::<8>()?;
         let (&[flags, len], rest) = rest.split_first_chunk::<2>()?;
         let (event_type, event) = rest.split_at_checked(len.into())?;
         (u64::from_le_bytes(*print) == alias.0).then_some(Self {
             written_ms: u64::from_le_bytes(*written),
             other_ms: u64::from_le_bytes(*other),
+            request: RequestMark(u64::from_le_bytes(*request)),
             borrowed: flags & BORROWED != 0,
             handed_over: flags & HANDED_OVER != 0,
-            over: flags & OVER != 0,
             event_type,
             event,
         })
     }
 
-    fn write(&self, host: &impl Host, alias: Alias) {
-        let mut value = Vec::with_capacity(26 + self.event_type.len() + self.event.len());
-        for word in [alias.0, self.written_ms, self.other_ms] {
-            value.extend(word.to_le_bytes());
+    fn write(&self, host: &impl Host, alias: Alias, key: &str) {
+        let mut value = Vec::with_capacity(34 + self.event_type.len() + self.event.len());
+        for word in [alias.0, self.written_ms, self.other_ms, self.request.0] {
+            value.extend_from_slice(&word.to_le_bytes());
         }
-        let flags = [
-            (self.borrowed, BORROWED),
-            (self.handed_over, HANDED_OVER),
-            (self.over, OVER),
-        ];
+        let flags = [(self.borrowed, BORROWED), (self.handed_over, HANDED_OVER)];
         value.push(flags.iter().map(|(is, flag)| u8::from(*is) * flag).sum());
         // A type has at most 128 bytes.
         value.push(u8::try_from(self.event_type.len()).unwrap_or_default());
         value.extend_from_slice(self.event_type);
         value.extend_from_slice(self.event);
         // The newest wins: no condition, so it cannot be refused for a reason that matters.
-        let _ = host.set_shared(&alias.key(), &value, 0);
+        let _ = host.set_shared(key, &value, 0);
+    }
+
+    /// The request that wrote it is over. Where another one of the slot ended since, that cannot be seen: then it counts
+    /// as open for as long as one that says no more.
+    fn is_over(&self, host: &impl Host, alias: Alias) -> bool {
+        let ended = host.shared(&alias.end_key()).unwrap_or_default().value;
+        ended == self.request.0.to_le_bytes()
     }
 }
 
-/// Says that `alias` means the event of this report, whose request is open. One that says no more for `open_ms` is over.
+/// Says that the id means the event of this report, whose request is open. One that says no more for `open_ms` is over.
 pub fn remember(
     host: &impl Host,
     now_ms: u64,
     open_ms: u64,
-    alias: Alias,
+    carried: Carried,
+    request: RequestMark,
     report: &EventReport,
     event_type: Option<&EventType>,
 ) {
     let event = report.event.as_str().as_bytes();
-    // A borrowed id means itself, whatever event of a chosen one came along with it before.
-    let may_be_shared = !report.borrowed && alias != Alias::of(event);
-    let value = if may_be_shared {
-        host.shared(&alias.key()).unwrap_or_default().value
+    let Carried { alias, shared } = carried;
+    let key = alias.key();
+    let value = if shared {
+        host.shared(&key).unwrap_or_default().value
     } else {
         Vec::new()
     };
     let other_ms = match Slot::read(&value, alias) {
-        Some(slot) if slot.event != event && !slot.over => slot.written_ms,
+        Some(slot) if slot.event != event && !slot.is_over(host, alias) => slot.written_ms,
         Some(slot) => slot.other_ms,
         None => 0,
     };
@@ -163,24 +212,20 @@ pub fn remember(
     let slot = Slot {
         written_ms: now_ms,
         other_ms: if is_near { other_ms } else { 0 },
+        request,
         borrowed: report.borrowed,
         handed_over: report.handed_over,
-        over: false,
         event_type: event_type.map_or(b"", |t| t.as_str().as_bytes()),
         event,
     };
-    slot.write(host, alias);
+    slot.write(host, alias, &key);
 }
 
-/// Says that a request of this event is over: the next event under `alias` is no second one.
-pub fn part(host: &impl Host, alias: Alias, event: &EventId) {
-    let event = event.as_str().as_bytes();
-    if alias == Alias::of(event) {
-        return;
-    }
-    let value = host.shared(&alias.key()).unwrap_or_default().value;
-    if let Some(slot) = Slot::read(&value, alias).filter(|slot| slot.event == event) {
-        Slot { over: true, ..slot }.write(host, alias);
+/// Says that this request is over: the next event under the same id is no second one.
+pub fn part(host: &impl Host, carried: Carried, request: RequestMark) {
+    // Whether an event's own id is over nobody asks.
+    if carried.shared {
+        let _ = host.set_shared(&carried.alias.end_key(), &request.0.to_le_bytes(), 0);
     }
 }
 

@@ -1,8 +1,8 @@
 //! A proxy in memory, for tests and for the simulation (feature `simulated`): several VMs share its data, metrics, clock and
-//! aggregator. It counts hostcalls, since they are what a request costs.
+//! aggregator. It counts hostcalls by their kind, since they are what a request costs.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use super::{HeaderMap, Headers, Host, Level, MetricKind, Outcall, Refused, Reply, Shared, pack};
@@ -79,8 +79,8 @@ pub struct Simulated {
     pub tick_ms: Cell<u32>,
     /// What it logged.
     pub log: RefCell<Vec<String>>,
-    /// How many hostcalls it made.
-    pub hostcalls: Cell<u32>,
+    /// How many hostcalls of each kind it made.
+    pub hostcalls: RefCell<BTreeMap<&'static str, u32>>,
     seed: Cell<u64>,
 }
 
@@ -97,7 +97,7 @@ impl Simulated {
             said: RefCell::default(),
             tick_ms: Cell::new(0),
             log: RefCell::default(),
-            hostcalls: Cell::new(0),
+            hostcalls: RefCell::default(),
             seed: Cell::new(seed),
         }
     }
@@ -119,8 +119,8 @@ impl Simulated {
         }
     }
 
-    fn called(&self) {
-        self.hostcalls.set(self.hostcalls.get() + 1);
+    fn called(&self, kind: &'static str) {
+        *self.hostcalls.borrow_mut().entry(kind).or_default() += 1;
     }
 }
 
@@ -134,7 +134,7 @@ pub fn pairs(text: &str) -> Pairs {
 
 impl Host for Simulated {
     fn now_ns(&self) -> u64 {
-        self.called();
+        self.called("time");
         self.proxy.now_ms.get() * 1_000_000
     }
 
@@ -159,12 +159,12 @@ impl Host for Simulated {
     }
 
     fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-        self.called();
+        self.called("property");
         self.properties.borrow().get(&path.join(".")).cloned()
     }
 
     fn headers(&self, map: HeaderMap) -> Headers {
-        self.called();
+        self.called("all headers");
         let pairs = self.map(map);
         Headers::new(pack(
             pairs.iter().map(|(n, v)| (n.as_slice(), v.as_slice())),
@@ -172,7 +172,7 @@ impl Host for Simulated {
     }
 
     fn set_header(&self, map: HeaderMap, name: &str, value: &[u8]) {
-        self.called();
+        self.called("header set");
         let legal = |b: &u8| *b == b'\t' || (0x20..0x7f).contains(b) || *b >= 0x80;
         assert!(value.iter().all(legal), "{name} written with {value:?}");
         let mut pairs = self.map(map);
@@ -181,7 +181,7 @@ impl Host for Simulated {
     }
 
     fn remove_header(&self, map: HeaderMap, name: &[u8]) {
-        self.called();
+        self.called("header off");
         self.map(map).retain(|(n, _)| n != name);
     }
 
@@ -223,14 +223,20 @@ impl Host for Simulated {
     }
 
     fn shared(&self, key: &str) -> Option<Shared> {
-        self.called();
         let shared = self.proxy.shared.borrow();
-        let (value, cas) = shared.get(key)?.clone();
+        let found = shared.get(key);
+        let has_bytes = found.is_some_and(|(value, _)| !value.is_empty());
+        self.called(if has_bytes {
+            "shared read"
+        } else {
+            "shared read, empty"
+        });
+        let (value, cas) = found?.clone();
         Some(Shared { value, cas })
     }
 
     fn set_shared(&self, key: &str, value: &[u8], cas: u32) -> Result<(), Refused> {
-        self.called();
+        self.called("shared write");
         let mut shared = self.proxy.shared.borrow_mut();
         if shared
             .get(key)
@@ -254,12 +260,12 @@ impl Host for Simulated {
     }
 
     fn add_metric(&self, id: u32, delta: i64) {
-        self.called();
+        self.called("gauge or counter moved");
         self.proxy.metrics.borrow_mut()[id as usize].1 += delta;
     }
 
     fn metric(&self, id: u32) -> u64 {
-        self.called();
+        self.called("metric read");
         self.proxy.metrics.borrow()[id as usize].1.cast_unsigned()
     }
 }

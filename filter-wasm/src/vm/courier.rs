@@ -85,7 +85,7 @@ impl<H: Host> Vm<H> {
         let mut oldest_ms = u64::MAX;
         for stream in streams.values_mut().filter(|s| s.is_at_service()) {
             oldest_ms = oldest_ms.min(stream.started_ms);
-            self.remember_aliases(setup, stream, now_ms);
+            self.remember_ids(setup, stream, now_ms);
             if stream.report.kind != Kind::Attempt || stream.due_at_ms > now_ms {
                 continue;
             }

@@ -95,7 +95,7 @@ impl<H: Host> Vm<H> {
             return;
         };
         self.close(&stream);
-        self.part_from_aliases(&stream);
+        self.part_from_ids(&stream);
         let gateway = self.setup.as_ref().is_some_and(|s| s.reporter.gateway);
         if stream.report.side == Side::Outbound && !gateway && stream.reported {
             return;

@@ -8,7 +8,7 @@ use super::stream::{self, Stream};
 use super::{Next, Vm};
 use crate::host::{HeaderMap, Headers, Host};
 use crate::identity::{self, Identity};
-use crate::kin::{self, Alias};
+use crate::kin::{self, Carried, RequestMark};
 use crate::metrics::Counter;
 use crate::refuse::{self, Ruling};
 use crate::request::Request;
@@ -57,12 +57,17 @@ impl<H: Host> Vm<H> {
         }
         let mut stream = Stream::new(report, &request, now_ms);
         if stream.report.kind != Kind::Undo {
-            let event = stream.report.event.as_str().as_bytes();
-            let ids = identity.aliases.iter().map(|alias| &**alias);
-            let ids = ids.chain((!identity.borrowed).then_some(event));
-            stream.aliases = ids.map(Alias::of).collect();
+            let aliases = identity.aliases.iter();
+            if identity.borrowed {
+                stream.ids = aliases.map(|id| Carried::own(id)).collect();
+            } else {
+                let own = Carried::own(stream.report.event.as_str().as_bytes());
+                stream.ids = aliases.map(|id| Carried::beside(id)).collect();
+                stream.ids.push(own);
+            }
+            stream.mark = RequestMark(self.me.0.wrapping_add(id.into()));
             stream.event_type = stream::type_of(&stream.report, setup.service());
-            self.remember_aliases(setup, &stream, now_ms);
+            self.remember_ids(setup, &stream, now_ms);
             self.hand_on(&request, &stream.report.event);
         }
         stream.answers_caller = answers_caller;
@@ -193,21 +198,19 @@ impl<H: Host> Vm<H> {
     }
 
     /// Tells all workers what the request's ids mean.
-    pub(super) fn remember_aliases(&self, setup: &Setup, stream: &Stream, now_ms: u64) {
+    pub(super) fn remember_ids(&self, setup: &Setup, stream: &Stream, now_ms: u64) {
         let (report, event_type) = (&stream.report, stream.event_type.as_ref());
         let open_ms = setup.open_ms();
-        for alias in &stream.aliases {
-            kin::remember(&self.host, now_ms, open_ms, *alias, report, event_type);
+        for id in &stream.ids {
+            let mark = stream.mark;
+            kin::remember(&self.host, now_ms, open_ms, *id, mark, report, event_type);
         }
     }
 
     /// Tells them that it is over.
-    pub(super) fn part_from_aliases(&self, stream: &Stream) {
-        // A borrowed id means itself: nobody asks whether it is over.
-        if !stream.report.borrowed {
-            for alias in &stream.aliases {
-                kin::part(&self.host, *alias, &stream.report.event);
-            }
+    pub(super) fn part_from_ids(&self, stream: &Stream) {
+        for id in &stream.ids {
+            kin::part(&self.host, *id, stream.mark);
         }
     }
 

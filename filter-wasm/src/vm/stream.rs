@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kaeru_protocol::limits::METHOD_MAX;
 use kaeru_protocol::{Call, EventId, EventReport, EventType, Kind, Side};
 
-use crate::kin::Alias;
+use crate::kin::{Carried, RequestMark};
 use crate::metrics::{Counter, Metrics};
 use crate::request::Request;
 use crate::{path, said};
@@ -18,7 +18,9 @@ pub(super) struct Stream {
     pub(super) started_ms: u64,
     pub(super) grpc: bool,
     /// Inbound: the ids that mean this event.
-    pub(super) aliases: Vec<Alias>,
+    pub(super) ids: Vec<Carried>,
+    /// Inbound: how other VMs are told which request carries them.
+    pub(super) mark: RequestMark,
     /// Inbound: the event's type, for what the service calls.
     pub(super) event_type: Option<EventType>,
     /// Inbound: the caller's proxy listens for `x-event-reported`.
@@ -40,7 +42,8 @@ impl Stream {
             report: Box::new(report),
             started_ms,
             grpc: request.grpc,
-            aliases: Vec::new(),
+            ids: Vec::new(),
+            mark: RequestMark::default(),
             event_type: None,
             answers_caller: false,
             host: Box::default(),

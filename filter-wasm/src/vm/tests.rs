@@ -2,6 +2,7 @@
 
 mod aggregator;
 mod hostile;
+mod price;
 mod requests;
 mod rig;
 mod verdicts;

@@ -490,20 +490,3 @@ fn beside_an_aggregator_the_filter_does_nothing() {
     rig.pass(5_000);
     assert_eq!(rig.proxy.calls.borrow().len(), 0);
 }
-
-#[test]
-fn a_quick_request_costs_few_hostcalls() {
-    let mut rig = Rig::new(1, "");
-    rig.inbound(0, POST, &OK);
-    let before = rig.host(0).hostcalls.get();
-    rig.inbound(
-        0,
-        &format!(
-            "{POST}x-event-id: e1\nbaggage: event.id=e1\nx-event-from: shop/a;t=1\nx-request-id: r1"
-        ),
-        &OK,
-    );
-    // direction, headers, certificate, time, verdict, parent off, two ids, gauge | headers, reported | gauge, time, flags, roll
-    // and that the request id means no other open event: read | read, over
-    assert_eq!(rig.host(0).hostcalls.get() - before, 15 + 3);
-}

@@ -251,7 +251,8 @@ impl Envoy {
     /// The value of one statistic; absent ones are 0.
     pub async fn stat(&self, name: &str) -> Result<u64> {
         let url = format!("http://{}/stats", self.sidecar.admin);
-        let filter = format!("^{}$", name.replace('.', "\\."));
+        let name_only = name.replace('.', "\\.").replace('|', "\\|");
+        let filter = format!("^{name_only}$");
         let text = self.http.get(url).query(&[("filter", filter)]);
         let text = text.send().await?.error_for_status()?.text().await?;
         match text.split_once(": ") {

@@ -1,5 +1,6 @@
-//! Where proxies send what they have to tell, Kaeru's reports or OpenTelemetry's spans: takes it, counts it (bytes as they
-//! come off the socket, HTTP's heads included), and answers well. Both are measured against the same server.
+//! Where proxies send what they have to tell, Kaeru's reports or OpenTelemetry's spans and log records (over HTTP or gRPC):
+//! takes it, counts it (bytes as they come off the socket, HTTP's heads included), and answers well. All are measured
+//! against the same server.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -10,14 +11,22 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::Result;
-use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use http_body::Frame;
 use kaeru_protocol::{Mode, Verdict, VerdictEntry, VerdictPage, limits};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+
+const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+const LOGS: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+/// Of a gRPC message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
 
 /// A running sink.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +54,9 @@ impl Sink {
             .route("/v1/reports", post(reports))
             .route("/v1/traces", post(spans))
             .route("/v1/verdicts", get(verdicts_page))
+            .route(TRACES, post(exported))
+            .route(LOGS, post(exported))
+            .layer(DefaultBodyLimit::disable())
             .with_state(sink.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
         Ok(sink)
@@ -80,12 +92,57 @@ async fn reports(State(sink): State<Sink>, body: Bytes) -> Json<Value> {
 }
 
 async fn spans(State(sink): State<Sink>, body: Bytes) {
-    // ExportTraceServiceRequest.resource_spans (1), ResourceSpans.scope_spans (2), ScopeSpans.spans (2).
-    let spans = (fields(&body, 1).into_iter())
-        .flat_map(|resource| fields(resource, 2))
-        .map(|scope| fields(scope, 2).len());
-    sink.told
-        .fetch_add(spans.sum::<usize>() as u64, Ordering::Relaxed);
+    sink.take_export(&body);
+}
+
+/// One unary gRPC call: a message each way, then the status as a trailer.
+async fn exported(State(sink): State<Sink>, body: Bytes) -> Response {
+    sink.take_export(body.get(PREFIX_BYTES..).unwrap_or_default());
+    let mut answer = Response::new(Body::new(Answer::default()));
+    let grpc = HeaderValue::from_static("application/grpc");
+    answer.headers_mut().insert(header::CONTENT_TYPE, grpc);
+    answer
+}
+
+impl Sink {
+    /// `ExportTraceServiceRequest`: `resource_spans` (1), `scope_spans` (2), `spans` (2); `ExportLogsServiceRequest` has
+    /// the same numbers.
+    fn take_export(&self, message: &[u8]) {
+        let told = (fields(message, 1).into_iter())
+            .flat_map(|resource| fields(resource, 2))
+            .map(|scope| fields(scope, 2).len());
+        let told = told.sum::<usize>() as u64;
+        self.told.fetch_add(told, Ordering::Relaxed);
+    }
+}
+
+/// An empty message, then `grpc-status: 0`.
+#[derive(Default)]
+struct Answer {
+    frames: u8,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.frames += 1;
+        Poll::Ready(match self.frames {
+            1 => Some(Ok(Frame::data(Bytes::from_static(&[0; PREFIX_BYTES])))),
+            2 => {
+                let ok = (
+                    HeaderName::from_static("grpc-status"),
+                    HeaderValue::from_static("0"),
+                );
+                Some(Ok(Frame::trailers(HeaderMap::from_iter([ok]))))
+            }
+            _ => None,
+        })
+    }
 }
 
 /// The length-delimited fields of this number in a protobuf message that has no other kinds at this level.

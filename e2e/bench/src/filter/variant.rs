@@ -20,25 +20,35 @@ pub(crate) enum Kind {
     Bare,
     Empty,
     Lua,
+    Silent,
     Off,
     Shadow,
     Enforce,
     Full,
+    Away,
     Tuned,
     Tracer,
+    GrpcTuned,
+    GrpcTracer,
+    AccessLog,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Bare,
         Self::Empty,
         Self::Lua,
+        Self::Silent,
         Self::Off,
         Self::Shadow,
         Self::Enforce,
         Self::Full,
+        Self::Away,
         Self::Tuned,
         Self::Tracer,
+        Self::GrpcTuned,
+        Self::GrpcTracer,
+        Self::AccessLog,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -46,18 +56,24 @@ impl Kind {
             Self::Bare => "bare Envoy",
             Self::Empty => "empty Wasm filter",
             Self::Lua => "Lua, same headers",
+            Self::Silent => "Kaeru, no report due (`match` leaves the path out)",
             Self::Off => "Kaeru, off",
             Self::Shadow => "Kaeru, shadow",
             Self::Enforce => "Kaeru, enforce",
             Self::Full => "Kaeru, enforce, 100,000 verdicts",
+            Self::Away => "Kaeru, enforce, aggregator away",
             Self::Tuned => "OpenTelemetry tracer, 512 spans or 1 s",
             Self::Tracer => "OpenTelemetry tracer, default",
+            Self::GrpcTuned => "OpenTelemetry tracer over gRPC, 512 spans or 1 s",
+            Self::GrpcTracer => "OpenTelemetry tracer over gRPC, default",
+            Self::AccessLog => "OpenTelemetry access log over gRPC",
         }
     }
 
     /// Whether it tells of each request.
     pub(crate) fn tells(self) -> bool {
-        !matches!(self, Self::Bare | Self::Empty | Self::Lua)
+        use Kind::{Away, Bare, Empty, Lua, Silent};
+        !matches!(self, Bare | Empty | Lua | Silent | Away)
     }
 }
 
@@ -73,7 +89,11 @@ pub(crate) struct Running {
 pub(crate) async fn start(kind: Kind, stage: &Stage) -> Result<Running> {
     let (app, sink_at) = (ports::free()?, ports::free()?);
     service::serve(app, std::sync::Arc::new(service::usual)).await?;
-    let sink = Sink::start(sink_at, if kind == Kind::Full { VERDICTS } else { 0 }).await?;
+    let sink = match kind {
+        Kind::Away => Sink::default(),
+        Kind::Full => Sink::start(sink_at, VERDICTS).await?,
+        _ => Sink::start(sink_at, 0).await?,
+    };
     let mode = match kind {
         Kind::Off => "off",
         Kind::Shadow => "shadow",
@@ -81,7 +101,11 @@ pub(crate) async fn start(kind: Kind, stage: &Stage) -> Result<Running> {
     };
     let (wasm, config) = match kind {
         Kind::Empty => (Some(stage.empty.clone()), Value::Null),
-        Kind::Off | Kind::Shadow | Kind::Enforce | Kind::Full => (
+        Kind::Silent => (
+            Some(stage.parts.wasm.clone()),
+            json!({ "trust_plaintext": true, "match": { "not_paths": ["/orders/*"] } }),
+        ),
+        Kind::Off | Kind::Shadow | Kind::Enforce | Kind::Full | Kind::Away => (
             Some(stage.parts.wasm.clone()),
             json!({ "mode": mode, "trust_plaintext": true }),
         ),
@@ -103,8 +127,19 @@ pub(crate) async fn start(kind: Kind, stage: &Stage) -> Result<Running> {
     let mut bootstrap = sidecar.bootstrap();
     match kind {
         Kind::Lua => read_by_lua(manager(&mut bootstrap)),
-        Kind::Tuned => trace(&mut bootstrap, &sidecar, true),
-        Kind::Tracer => trace(&mut bootstrap, &sidecar, false),
+        Kind::Tuned | Kind::GrpcTuned => tune(&mut bootstrap),
+        _ => {}
+    }
+    match kind {
+        Kind::Tuned | Kind::Tracer => trace(&mut bootstrap, &sidecar, over_http()),
+        Kind::GrpcTuned | Kind::GrpcTracer => {
+            speak_http2(&mut bootstrap);
+            trace(&mut bootstrap, &sidecar, ("grpc_service", over_grpc()));
+        }
+        Kind::AccessLog => {
+            speak_http2(&mut bootstrap);
+            write_access_log(manager(&mut bootstrap));
+        }
         _ => {}
     }
     let envoy = sidecar
@@ -164,30 +199,74 @@ end
     }
 }
 
-fn trace(bootstrap: &mut Value, sidecar: &Sidecar, tuned: bool) {
-    let cluster = format!("outbound|{KAERU_PORT}||{KAERU_HOST}");
+/// The cluster of all that is told.
+pub(crate) fn cluster() -> String {
+    format!("outbound|{KAERU_PORT}||{KAERU_HOST}")
+}
+
+fn over_http() -> (&'static str, Value) {
+    let uri = format!("http://{KAERU_HOST}/v1/traces");
+    let uri = json!({ "uri": uri, "cluster": cluster(), "timeout": "5s" });
+    ("http_service", json!({ "http_uri": uri }))
+}
+
+fn over_grpc() -> Value {
+    // A cluster's name is no authority: an HTTP/2 server resets what names it.
+    json!({ "envoy_grpc": { "cluster_name": cluster(), "authority": KAERU_HOST }, "timeout": "5s" })
+}
+
+fn speak_http2(bootstrap: &mut Value) {
+    let clusters = bootstrap["static_resources"]["clusters"].as_array_mut();
+    for of in clusters.into_iter().flatten() {
+        if of["name"] == json!(cluster()) {
+            of["typed_extension_protocol_options"] = json!({
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": { "http2_protocol_options": {} },
+                },
+            });
+        }
+    }
+}
+
+fn write_access_log(manager: &mut Value) {
+    manager["access_log"] = json!([{
+        "name": "envoy.access_loggers.open_telemetry",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
+            "common_config": {
+                "log_name": "bench",
+                "transport_api_version": "V3",
+                "grpc_service": over_grpc(),
+            },
+            // What a report says, too.
+            "body": { "string_value": "%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %DURATION%" },
+            "attributes": { "values": [
+                { "key": "event", "value": { "string_value": "%REQ(X-EVENT-ID)%" } },
+                { "key": "from", "value": { "string_value": "%REQ(X-EVENT-FROM)%" } },
+            ] },
+        },
+    }]);
+}
+
+fn trace(bootstrap: &mut Value, sidecar: &Sidecar, (service, over): (&str, Value)) {
+    let mut config = json!({
+        "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
+        "service_name": sidecar.workload,
+    });
+    config[service] = over;
     manager(bootstrap)["tracing"] = json!({
         "random_sampling": { "value": 100.0 },
-        "provider": {
-            "name": "envoy.tracers.opentelemetry",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig",
-                "service_name": sidecar.workload,
-                "http_service": { "http_uri": {
-                    "uri": format!("http://{KAERU_HOST}/v1/traces"),
-                    "cluster": cluster,
-                    "timeout": "5s",
-                } },
-            },
-        },
+        "provider": { "name": "envoy.tracers.opentelemetry", "typed_config": config },
     });
-    if tuned {
-        bootstrap["layered_runtime"] = json!({ "layers": [{
-            "name": "tuned",
-            "static_layer": {
-                "tracing.opentelemetry.min_flush_spans": 512,
-                "tracing.opentelemetry.flush_interval_ms": 1_000,
-            },
-        }] });
-    }
+}
+
+fn tune(bootstrap: &mut Value) {
+    bootstrap["layered_runtime"] = json!({ "layers": [{
+        "name": "tuned",
+        "static_layer": {
+            "tracing.opentelemetry.min_flush_spans": 512,
+            "tracing.opentelemetry.flush_interval_ms": 1_000,
+        },
+    }] });
 }

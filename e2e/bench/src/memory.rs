@@ -164,7 +164,11 @@ async fn proxy(
         }
         _ => json!({ "mode": "enforce", "trust_plaintext": true }),
     };
-    let filter = Filter { wasm, config };
+    let filter = Filter {
+        wasm,
+        config,
+        ..Filter::default()
+    };
     let sidecar = stage.sidecar(name, app, vec![kaeru], Some(filter))?;
     let mut bootstrap = sidecar.bootstrap();
     let clusters = bootstrap["static_resources"]["clusters"].as_array_mut();

@@ -176,14 +176,16 @@ pub(crate) async fn park(
     intake::wake(connection, wake.as_slice()).await
 }
 
-/// Whether there is such an event, and whether its id is shared.
+/// Whether there is such an event, looked at or not yet, and whether its id is shared.
 pub(crate) async fn find(connection: &mut PgConnection, event: &EventId) -> Result<Option<bool>> {
-    Ok(
-        sqlx::query_scalar("SELECT shared FROM events WHERE event = $1")
-            .bind(event.as_str())
-            .fetch_optional(connection)
-            .await?,
+    let shared: Option<bool> = sqlx::query_scalar(
+        "SELECT coalesce((SELECT shared FROM events WHERE event = $1),
+             CASE WHEN EXISTS (SELECT FROM reports WHERE event = $1) THEN false END)",
     )
+    .bind(event.as_str())
+    .fetch_one(connection)
+    .await?;
+    Ok(shared)
 }
 
 /// Deletes events that began before `first`, a bounded number at a time; says how many.

@@ -53,6 +53,7 @@ bench: setup wasm ## measure it, release builds, and write docs/BENCHMARKS.md (O
 lint: setup ## formatting, lints, and the crates that we may use
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	cargo clippy --locked --package kaeru-e2e --test break --test attacks -- --deny warnings
 	cargo clippy --locked --package kaeru-filter --target wasm32-wasip1 -- --deny warnings
 	@if command -v cargo-deny >/dev/null; then cargo deny --offline --locked check licenses bans sources; \
 	else echo "lint: cargo-deny is not installed, so licences and sources stay unchecked here; the layering is checked by make test"; fi

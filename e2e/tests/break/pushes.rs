@@ -80,16 +80,16 @@ fn a_configuration_that_is_pushed_again_and_again_loses_nothing() -> Result<()> 
         );
         let envoy = proxies.graph.sidecar(SERVICE)?;
         let vms = envoy.stat(VMS).await?;
-        let settled = memory_kib.get(usize::try_from(SETTLED_AFTER)?).copied();
-        let settled = settled.context("too few pushes to say that memory is flat")?;
-        let last = memory_kib.last().copied().unwrap_or(settled);
+        let at_rest = memory_kib.get(usize::try_from(SETTLED_AFTER)?).copied();
+        let at_rest = at_rest.context("too few pushes to say that memory is flat")?;
+        let at_end = memory_kib.last().copied().unwrap_or(at_rest);
         println!(
             "{pushes} pushes: {served} requests, all served; {account}; {vms} VMs; {} MiB after {SETTLED_AFTER}, {} MiB at the end",
-            settled / 1024,
-            last / 1024
+            at_rest / 1024,
+            at_end / 1024
         );
         ensure!(
-            last.saturating_sub(settled) < GROWTH_MIB_MAX * 1024,
+            at_end.saturating_sub(at_rest) < GROWTH_MIB_MAX * 1024,
             "memory after each push, KiB: {memory_kib:?}"
         );
         Ok(())

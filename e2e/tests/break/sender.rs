@@ -77,11 +77,11 @@ impl Sender {
             self.seq += 1;
             let event = format!("e-{}-{}", self.reporter.id, self.seq);
             let mut report = EventReport::new(event.parse()?, Kind::Attempt);
-            report.call = Call {
+            report.call = Arc::new(Call {
                 method: "POST".into(),
                 path: self.path.as_str().into(),
                 ..Call::default()
-            };
+            });
             report.ending.status = Some(200);
             if self.fails && self.seq.is_multiple_of(FAILS_EVERY) {
                 report.ending.word = Some(Word::Failed);

@@ -29,15 +29,23 @@ const CONNECTIONS: usize = 60;
 
 #[test]
 fn the_only_worker_of_a_proxy_dies() -> Result<()> {
-    attack(dies(1))
+    attack(async {
+        println!("{}", dies(1).await?);
+        Ok(())
+    })
 }
 
 #[test]
 fn one_worker_of_four_dies() -> Result<()> {
-    attack(dies(4))
+    attack(async {
+        println!("{}", dies(4).await?);
+        Ok(())
+    })
 }
 
-async fn dies(workers: u16) -> Result<()> {
+/// What was seen.
+async fn dies(workers: u16) -> Result<String> {
+    let mut story = vec![format!("{workers} workers:")];
     let rounds = Attack::find(1, 5).rounds;
     let mut plan = plan(&format!("dies-{workers}"));
     plan.services = UNDER.map(|(name, _)| (name.into(), 0)).into();
@@ -62,18 +70,15 @@ async fn dies(workers: u16) -> Result<()> {
             Ok(Seen::when(only(&seen, &[201]), seen))
         })
         .await?;
-        println!(
-            "{workers} workers: all served again after {:.1?}",
-            begun.elapsed()
-        );
+        story.push(format!("all served again after {:.1?};", begun.elapsed()));
         proxies.graph.aggregator.start_again().await?;
     }
     for (service, policy) in UNDER {
         let seen = answers(&proxies.graph, service, None).await?;
         let obeyed = answers(&proxies.graph, service, Some(&doomed)).await?;
-        println!(
-            "{workers} workers, {policy:?}: afterwards {seen:?}, of a doomed event {obeyed:?}"
-        );
+        story.push(format!(
+            "{policy:?}: {seen:?}, of a doomed event {obeyed:?};"
+        ));
         let (without, doomed_without) = match policy {
             OnFailure::Reload => (201, 424),
             OnFailure::Open => (201, 201),
@@ -107,8 +112,8 @@ async fn dies(workers: u16) -> Result<()> {
         "dead VMs held nothing: {account:?}"
     );
     proxies.one_leads().await?;
-    println!("{workers} workers: {account}; lost under reload, open, closed: {lost:?}");
-    Ok(())
+    story.push(format!("{account}; under reload, open, closed {lost:?}"));
+    Ok(story.join(" "))
 }
 
 /// Dooms an event by a word at the first service, and waits until every worker of all of them knows.

@@ -1,5 +1,5 @@
 //! Attacks on real Envoys with the compiled filter, on the stage of the scenarios: hostile requests, and a network between
-//! proxies and aggregator that misbehaves. They take minutes and are run by name (docs/TORTURE.md).
+//! proxies and aggregator that misbehaves. They run after the other tests (docs/TORTURE.md).
 
 mod faults;
 mod hostile;

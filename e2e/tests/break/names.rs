@@ -29,7 +29,7 @@ const MEMORY_MIB_MAX: u64 = 400;
 #[test]
 fn who_makes_names_up_uses_up_its_own_share_alone() -> Result<()> {
     attack(async {
-        let rounds = Attack::find(1).rounds;
+        let rounds = Attack::find(1, 42).rounds;
         let rig = Rig::start(Plan {
             name: "names",
             ..Plan::default()

@@ -17,7 +17,7 @@ use super::params::{InPath, Params, parse, parse_given};
 use super::problem::Error;
 use crate::app::App;
 use crate::clock;
-use crate::store::{self, decisions, feed};
+use crate::store::{decisions, feed};
 
 /// How long a poll waits when it does not say.
 const WAIT_DEFAULT: Duration = Duration::from_secs(25);
@@ -158,12 +158,7 @@ async fn one(
     InPath(id): InPath<String>,
 ) -> Result<Json<VerdictView>, Error> {
     let event: EventId = parse("id", &id)?;
-    let mut connection = app
-        .store
-        .pool()
-        .acquire()
-        .await
-        .map_err(store::Error::from)?;
+    let mut connection = app.store.connection().await?;
     let last = decisions::last_of_events(&mut connection, &[event.to_string()]).await?;
     let in_force = app.policies.last_known();
     let view = match last.get(&event) {

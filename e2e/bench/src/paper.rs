@@ -82,17 +82,8 @@ impl Section {
             self.title, self.how
         );
         for line in &self.lines {
-            let Line {
-                what,
-                measured,
-                goal,
-                ..
-            } = line;
-            let _ = writeln!(
-                text,
-                "| {what} | {measured} | {goal} | {} |",
-                line.verdict()
-            );
+            let cells = [&line.what, &line.measured, &line.goal].map(String::as_str);
+            let _ = writeln!(text, "| {} | {} |", cells.join(" | "), line.verdict());
         }
         text + "\n" + self.notes.trim() + "\n"
     }
@@ -101,14 +92,12 @@ impl Section {
     pub(crate) fn plain(&self) -> String {
         let mut text = format!("\n{}\n{}\n", self.title, self.how);
         for line in &self.lines {
-            let Line {
-                what,
-                measured,
-                goal,
-                ..
-            } = line;
             let holds = line.verdict().trim_matches('*');
-            let _ = writeln!(text, "  {what:<72} {measured:<34} {goal:<26} {holds}");
+            let _ = writeln!(
+                text,
+                "  {:<72} {:<34} {:<26} {holds}",
+                line.what, line.measured, line.goal
+            );
         }
         text
     }

@@ -42,13 +42,18 @@ impl World {
             .written
             .get(&(event.clone(), service))
             .is_some_and(|count| *count > 0);
-        left && self.tries(event).any(|one| {
-            one.service == Some(service)
-                && self
-                    .database
-                    .policies
-                    .iter()
-                    .all(|policy| self.is_named(one, policy))
+        left && self.named_tries(event, service).next().is_some()
+    }
+
+    /// What a service was asked to do that is named by the rules under every policy that there was.
+    fn named_tries<'a>(
+        &'a self,
+        event: &'a EventId,
+        service: usize,
+    ) -> impl Iterator<Item = &'a Try> {
+        self.tries(event).filter(move |one| {
+            let mut policies = self.database.policies.iter();
+            one.service == Some(service) && policies.all(|policy| self.is_named(one, policy))
         })
     }
 
@@ -86,14 +91,7 @@ impl World {
     /// Why an effect may be missing from a plan that nobody calls incomplete: all that was done there was never seen by a
     /// filter, so that no report of it was ever given out.
     fn excuse(&self, event: &EventId, service: usize) -> Option<&'static str> {
-        let mut named = self.tries(event).filter(|one| {
-            one.service == Some(service)
-                && self
-                    .database
-                    .policies
-                    .iter()
-                    .all(|policy| self.is_named(one, policy))
-        });
+        let mut named = self.named_tries(event, service);
         // Of a VM that died with its whole proxy before any report of it was stored, nobody knows that it was.
         let is_unknown = |one: &Try| {
             one.reporter

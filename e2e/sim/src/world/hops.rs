@@ -222,7 +222,7 @@ impl World {
                 self.hops[hop].headers = headers;
                 self.hops[hop].out_stream = Some(stream);
                 if is_gateway {
-                    self.note_gateway(hop, proxy, Some(stream));
+                    self.note_gateway(hop, proxy, Some(stream).filter(|s| s.observed));
                 }
             }
         }
@@ -316,7 +316,9 @@ impl World {
                     self.truth.tries[truth].event = event.clone();
                     self.hops[hop].event = event;
                 }
-                self.truth.tries[truth].reporter = Some(stream.reporter);
+                let one = &mut self.truth.tries[truth];
+                one.reporter = stream.observed.then_some(stream.reporter);
+                one.unseen_ms = (!stream.observed).then_some(self.now_ms);
                 self.hops[hop].reached.push(Reached {
                     stream: Some(stream),
                     ..open

@@ -46,6 +46,8 @@ pub(crate) struct Stream {
     pub(crate) lives: u32,
     pub(crate) id: u32,
     pub(crate) reporter: ReporterId,
+    /// The VM had room for it.
+    pub(crate) observed: bool,
 }
 
 /// Which way a request goes.
@@ -253,13 +255,16 @@ impl World {
         );
         host.request.borrow_mut().clone_from(headers);
         *host.said.borrow_mut() = None;
+        let before = vm.seen().open;
         let next = vm.request_headers(place.streams, end);
+        let seen = vm.seen();
         let stream = Stream {
             proxy,
             worker,
             lives: place.lives,
             id: place.streams,
-            reporter: vm.seen().id,
+            reporter: seen.id,
+            observed: seen.open > before,
         };
         let passed = match next {
             Next::Continue => Passed::On(stream, vm.host().request.borrow().clone()),

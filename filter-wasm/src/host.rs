@@ -92,6 +92,8 @@ pub struct Outcall<'a> {
     pub body: &'a [u8],
     /// After this it is answered with 504, ms; above 0.
     pub timeout_ms: u32,
+    /// The root context that it is made by and dies with, whoever is being served.
+    pub root: u32,
 }
 
 /// The proxy. Every method may be called in any phase and never panics.
@@ -119,7 +121,7 @@ pub trait Host {
     /// Answers the current request.
     fn reply(&self, reply: &Reply<'_>);
 
-    /// Sends a request of our own from the current root context; gives the token that its answer names.
+    /// Sends a request of our own; gives the token that its answer names.
     fn call(&self, call: &Outcall<'_>) -> Result<u32, Refused>;
     /// The body of the answer to our call, at most `max` bytes.
     fn call_body(&self, max: usize) -> Vec<u8>;

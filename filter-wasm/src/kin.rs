@@ -10,9 +10,12 @@ use crate::fingerprint::fingerprint;
 use crate::host::Host;
 
 /// Slots: a proxy that takes 1,000 requests/s with two ids each overwrites 3 % of them between two flushes, each of which
-/// writes those of open requests anew. At most 65,536 x (34 + 256 + about 100 bytes kept by Envoy, and 110 for its end)
-/// = 32 MiB; with ids and types of usual length half of that.
+/// writes those of open requests anew. At most 65,536 x (34 + 256 + about 100 bytes kept by Envoy) = 25 MiB; with ids and
+/// types of usual length half of that.
 const SLOTS: u64 = 65_536;
+/// Slots for requests that are over: a VM's requests have them one after the other, so at 1,000 requests/s an end is
+/// known for 16 s, longer than anybody asks for it. 16,384 x about 110 bytes kept by Envoy = 1.8 MiB.
+const ENDS: u64 = 16_384;
 /// How long after its last writing an id is believed, ms: longer than any heartbeat, shorter than forever.
 const KIN_LIFE_MS: u64 = 600_000;
 /// A slot's flags.
@@ -79,23 +82,18 @@ impl Alias {
 
     /// What it means.
     fn key(self) -> String {
-        self.keyed("kaeru.kin.")
+        slot_key("kaeru.kin.", self.0 % SLOTS)
     }
+}
 
-    /// Which request of it ended last: a key of its own, so that an end is one write, whoever wrote the slot meanwhile.
-    fn end_key(self) -> String {
-        self.keyed("kaeru.end.")
+/// Four letters for the slot: a formatter would cost as much as the hostcall.
+fn slot_key(of: &str, slot: u64) -> String {
+    let mut key = String::with_capacity(of.len() + 4);
+    key.push_str(of);
+    for shift in [12, 8, 4, 0] {
+        key.push(char::from(b'a' + (slot >> shift & 0xf) as u8));
     }
-
-    /// Four letters for the slot: a formatter would cost as much as the hostcall.
-    fn keyed(self, of: &str) -> String {
-        let mut key = String::with_capacity(of.len() + 4);
-        key.push_str(of);
-        for shift in [12, 8, 4, 0] {
-            key.push(char::from(b'a' + ((self.0 % SLOTS) >> shift & 0xf) as u8));
-        }
-        key
-    }
+    key
 }
 
 /// An id that an open request carries.
@@ -127,6 +125,13 @@ impl Carried {
 /// A request of this proxy, told from all others: by its VM's reporter id and its number there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RequestMark(pub u64);
+
+impl RequestMark {
+    /// Where its end is told: one write for all its ids, whoever wrote their slots meanwhile.
+    fn end_key(self) -> String {
+        slot_key("kaeru.end.", self.0 % ENDS)
+    }
+}
 
 /// What a slot holds.
 #[derive(Debug, Clone, Copy)]
@@ -177,10 +182,11 @@ impl<'a> Slot<'a> {
         let _ = host.set_shared(key, &value, 0);
     }
 
-    /// The request that wrote it is over. Where another one of the slot ended since, that cannot be seen: then it counts
-    /// as open for as long as one that says no more.
-    fn is_over(&self, host: &impl Host, alias: Alias) -> bool {
-        let ended = host.shared(&alias.end_key()).unwrap_or_default().value;
+    /// The request that wrote it is over. Where another one of the same end's slot ended since, that cannot be seen: then
+    /// it counts as open for as long as one that says no more.
+    fn is_over(&self, host: &impl Host) -> bool {
+        let ended = host.shared(&self.request.end_key()).unwrap_or_default();
+        let ended = ended.value;
         ended == self.request.0.to_le_bytes()
     }
 }
@@ -204,7 +210,7 @@ pub fn remember(
         Vec::new()
     };
     let other_ms = match Slot::read(&value, alias) {
-        Some(slot) if slot.event != event && !slot.is_over(host, alias) => slot.written_ms,
+        Some(slot) if slot.event != event && !slot.is_over(host) => slot.written_ms,
         Some(slot) => slot.other_ms,
         None => 0,
     };
@@ -221,11 +227,11 @@ pub fn remember(
     slot.write(host, alias, &key);
 }
 
-/// Says that this request is over: the next event under the same id is no second one.
-pub fn part(host: &impl Host, carried: Carried, request: RequestMark) {
+/// Says that this request is over: the next event under one of its ids is no second one.
+pub fn part(host: &impl Host, ids: &[Carried], request: RequestMark) {
     // Whether an event's own id is over nobody asks.
-    if carried.shared {
-        let _ = host.set_shared(&carried.alias.end_key(), &request.0.to_le_bytes(), 0);
+    if ids.iter().any(|id| id.shared) {
+        let _ = host.set_shared(&request.end_key(), &request.0.to_le_bytes(), 0);
     }
 }
 

@@ -64,6 +64,8 @@ pub struct Vm<H> {
     host: H,
     /// Absent until configured, and beside an aggregator: then everything passes untouched.
     setup: Option<Rc<Setup>>,
+    /// The root context that was configured or ticked last: our calls are made in its name.
+    root: Option<u32>,
     me: ReporterId,
     metrics: Metrics,
     faults_counted: u64,
@@ -96,6 +98,7 @@ impl<H: Host> Vm<H> {
             me: ReporterId(host.random()),
             host,
             setup: None,
+            root: None,
             metrics: Metrics::default(),
             faults_counted: 0,
             streams: BTreeMap::new(),
@@ -122,7 +125,8 @@ impl<H: Host> Vm<H> {
     }
 
     /// Takes a configuration; whatever it says, the VM works with it.
-    pub fn configure(&mut self, _root: u32, size: usize) {
+    pub fn configure(&mut self, root: u32, size: usize) {
+        self.root = Some(root);
         self.metrics.define(&self.host);
         let bytes = self.host.configuration(size);
         let (setup, complaints) = Setup::new(&self.host, &bytes, self.me);
@@ -210,17 +214,6 @@ impl<H: Host> Vm<H> {
             at_ms: now_ms,
         };
         self.roll.note(&self.host, self.me, note);
-    }
-
-    /// Makes what is queued leave at once, not at the next flush: the root context ticks as soon as it may.
-    fn hurry(&mut self, now_ms: u64) {
-        if !self.urgent && self.outbox.backoff.is_over(now_ms) {
-            let since = now_ms.saturating_sub(self.hurried_ms);
-            let wait = URGENT_GAP_MS.saturating_sub(since).max(1);
-            self.host
-                .set_tick_ms(u32::try_from(wait).unwrap_or(TICK_MS));
-        }
-        self.urgent = true;
     }
 }
 

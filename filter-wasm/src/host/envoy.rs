@@ -12,6 +12,8 @@ const NOT_FOUND: u32 = 1;
 const EMPTY: u32 = 7;
 const BUFFER_CALL_BODY: u32 = 4;
 const BUFFER_PLUGIN_CONFIGURATION: u32 = 7;
+/// The context that hostcalls speak for where none is named: the one of the callback.
+const WHOEVER_IS_SERVED: u32 = 0;
 
 #[link(wasm_import_module = "env")]
 unsafe extern "C" {
@@ -79,6 +81,7 @@ unsafe extern "C" {
     fn proxy_define_metric(kind: u32, name: *const u8, len: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, delta: i64) -> u32;
     fn proxy_get_metric(id: u32, value: *mut u64) -> u32;
+    fn proxy_set_effective_context(context: u32) -> u32;
 }
 
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
@@ -235,6 +238,8 @@ impl Host for Envoy {
         let trailers = packed(&[]);
         let mut token = 0;
         // SAFETY: as above.
+        self.check(unsafe { proxy_set_effective_context(call.root) }, &[])?;
+        // SAFETY: as above.
         let status = unsafe {
             proxy_http_call(
                 call.cluster.as_ptr(),
@@ -249,6 +254,11 @@ impl Host for Envoy {
                 &raw mut token,
             )
         };
+        // SAFETY: as above.
+        let _ = self.check(
+            unsafe { proxy_set_effective_context(WHOEVER_IS_SERVED) },
+            &[],
+        );
         // Refused calls are no surprise (no such cluster, no host in it): the caller counts them.
         self.check(status, &[status])?;
         Ok(token)

@@ -1,10 +1,10 @@
-//! Ticks and what they send: open requests are named, batches leave, answers come back. All our calls are made from a root
-//! context, since one made by a request would die with it.
+//! Ticks and what they send: open requests are named, batches leave, answers come back. All our calls are made in a root
+//! context's name, since one made by a request would die with it.
 
 use kaeru_protocol::{Body, Kind, limits};
 
 use super::setup::Setup;
-use super::{Flight, TICK_MS, Vm};
+use super::{Flight, TICK_MS, URGENT_GAP_MS, Vm};
 use crate::backoff::retry_after_ms;
 use crate::host::{HeaderMap, Headers, Host, Level, Outcall, Refused};
 use crate::metrics::Counter;
@@ -15,8 +15,9 @@ use crate::{leader, page, said};
 const RECEIPT_BYTES_MAX: usize = 128 * 1024;
 
 impl<H: Host> Vm<H> {
-    /// The root context ticks: every [`TICK_MS`] or flush interval, or sooner when something is urgent.
+    /// The root context ticks: every [`TICK_MS`] or flush interval, or sooner where what is urgent had to wait.
     pub fn tick(&mut self, root: u32) {
+        self.root = Some(root);
         let Some(setup) = self.setup.clone() else {
             return self.host.set_tick_ms(TICK_MS);
         };
@@ -70,6 +71,7 @@ impl<H: Host> Vm<H> {
 
     /// A root context is gone, and its calls with it: their answers will never come.
     pub(super) fn forget_calls_of(&mut self, root: u32) {
+        self.root.take_if(|known| *known == root);
         self.poll.forget(root);
         if self.sending.take_if(|flight| flight.root == root).is_some() {
             let now_ms = self.now_ms();
@@ -108,6 +110,26 @@ impl<H: Host> Vm<H> {
         self.note(now_ms);
     }
 
+    /// Makes what is queued leave at once, not at the next flush: now, or where that would be too often or no root is
+    /// known, at a tick that comes sooner. While a batch is on its way, its answer sends the next.
+    pub(super) fn hurry(&mut self, now_ms: u64) {
+        let was_urgent = std::mem::replace(&mut self.urgent, true);
+        if was_urgent || self.outbox.is_sending() || !self.outbox.backoff.is_over(now_ms) {
+            return;
+        }
+        let since_ms = now_ms.saturating_sub(self.hurried_ms);
+        let wait_ms = URGENT_GAP_MS.saturating_sub(since_ms);
+        match (self.setup.clone(), self.root) {
+            (Some(setup), Some(root)) if wait_ms == 0 => {
+                self.hurried_ms = now_ms;
+                self.send(&setup, root, now_ms);
+            }
+            _ => self
+                .host
+                .set_tick_ms(u32::try_from(wait_ms.max(1)).unwrap_or(TICK_MS)),
+        }
+    }
+
     /// Sends the next batch, unless one is on its way (its answer sends what is urgent) or the last failure is too near.
     fn send(&mut self, setup: &Setup, root: u32, now_ms: u64) {
         if self.outbox.is_sending() {
@@ -130,6 +152,7 @@ impl<H: Host> Vm<H> {
             ],
             body: batch.as_bytes(),
             timeout_ms: setup.config.report_timeout_ms,
+            root,
         };
         match self.host.call(&call) {
             Ok(token) => self.sending = Some(Flight { token, root }),

@@ -10,7 +10,7 @@ use super::{LEARNED_HOSTS_MAX, Vm};
 use crate::host::{HeaderMap, Headers, Host};
 use crate::metrics::Counter;
 use crate::orca::Load;
-use crate::said;
+use crate::{kin, said};
 
 impl<H: Host> Vm<H> {
     /// A response's headers are here.
@@ -95,7 +95,7 @@ impl<H: Host> Vm<H> {
             return;
         };
         self.close(&stream);
-        self.part_from_ids(&stream);
+        kin::part(&self.host, &stream.ids, stream.mark);
         let gateway = self.setup.as_ref().is_some_and(|s| s.reporter.gateway);
         if stream.report.side == Side::Outbound && !gateway && stream.reported {
             return;

@@ -207,13 +207,6 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    /// Tells them that it is over.
-    pub(super) fn part_from_ids(&self, stream: &Stream) {
-        for id in &stream.ids {
-            kin::part(&self.host, *id, stream.mark);
-        }
-    }
-
     /// Gives the application the event's id, as a header and as baggage, where the request does not have it yet.
     fn hand_on(&self, request: &Request<'_>, event: &EventId) {
         let event = event.as_str();

@@ -80,6 +80,7 @@ impl<H: Host> Vm<H> {
             ],
             body: &[],
             timeout_ms: config.poll_wait_ms + POLL_GRACE_MS,
+            root,
         };
         self.poll.sent_ms = now_ms;
         match self.host.call(&call) {

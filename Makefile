@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build wasm wasm-crash demo test torture schedules bench lint clean
+.PHONY: help setup build wasm wasm-crash demo test torture schedules bench profile lint clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := $(TARGET)/wasm32-wasip1/wasm/kaeru_filter.wasm
@@ -49,9 +49,14 @@ schedules: setup ## schedules of the simulation (ARGS="--seed 7": the story of o
 	cargo run --locked --package kaeru-sim --bin torture -- $(ARGS)
 
 bench: setup wasm ## measure it, release builds, and write docs/BENCHMARKS.md (ONLY=filter: one part; REPORTS=20000000: how many ONLY=scale stores)
-	cargo build --locked --package kaeru-filter --example empty --target wasm32-wasip1 --profile wasm
+	cargo build --locked --package kaeru-filter --example empty --example hostcalls --target wasm32-wasip1 --profile wasm
 	cargo build --locked --release --package kaeru-aggregator --package kaeru-e2e --package kaeru-bench
 	@exec "$(TARGET)/release/bench" $(if $(ONLY),--only $(ONLY)) $(if $(REPORTS),--reports $(REPORTS))
+
+profile: setup ## where the filter's own instructions go, counted by valgrind (docs/BENCHMARKS.md, "Filter")
+	CARGO_PROFILE_RELEASE_DEBUG=1 cargo build --locked --release --package kaeru-filter --features simulated --example profile
+	valgrind --tool=callgrind --callgrind-out-file=build/profile.out "$(TARGET)/release/examples/profile"
+	callgrind_annotate --inclusive=yes build/profile.out | grep kaeru_filter | head -40
 
 lint: setup ## formatting, lints, and the crates that we may use
 	cargo fmt --all --check

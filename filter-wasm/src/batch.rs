@@ -1,7 +1,7 @@
 //! Reports as one batch on the wire: what `kaeru_protocol::BatchBuilder` writes, member for member, without copying a
 //! report. A test holds the two together.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 
 use kaeru_protocol::{
     Body, Call, Counts, DecisionId, EventReport, EventType, Kind, PROTOCOL_VERSION, Peer,
@@ -44,16 +44,17 @@ pub fn encode(reporter: &Reporter, sent_ms: u64, reports: &[Report]) -> String {
     json.finish()
 }
 
-/// The calls that reports point to, each once.
+/// The calls that reports point to, each once. Most share theirs, so they are found without a look into them.
 #[derive(Default)]
 struct Calls<'a> {
-    table: Vec<&'a Call>,
-    indexes: HashMap<&'a Call, usize>,
+    table: Vec<&'a Arc<Call>>,
 }
 
 impl<'a> Calls<'a> {
-    fn index(&mut self, call: &'a Call) -> usize {
-        *self.indexes.entry(call).or_insert_with(|| {
+    fn index(&mut self, call: &'a Arc<Call>) -> usize {
+        let same = self.table.iter().position(|known| Arc::ptr_eq(known, call));
+        let known = same.or_else(|| self.table.iter().position(|known| *known == call));
+        known.unwrap_or_else(|| {
             self.table.push(call);
             self.table.len() - 1
         })

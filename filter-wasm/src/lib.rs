@@ -11,6 +11,7 @@
 pub mod answer;
 pub mod backoff;
 pub mod batch;
+pub mod calls;
 pub mod config;
 #[cfg(all(feature = "crash", target_arch = "wasm32"))]
 mod crash;

@@ -19,6 +19,7 @@ use std::rc::Rc;
 
 use kaeru_protocol::{Body, Peer, ReporterId};
 
+use crate::calls::Calls;
 use crate::config::Role;
 use crate::host::{HeaderMap, Host};
 use crate::metrics::{Counter, Metrics};
@@ -72,6 +73,7 @@ pub struct Vm<H> {
     /// Open requests, in the order of their beginning: that is the order in which they are named.
     streams: BTreeMap<u32, Stream>,
     learned: HashMap<Box<[u8]>, Peer>,
+    calls: Calls,
     verdicts: Verdicts,
     roll: Roll,
     /// When the oldest request of this VM began, as of the last flush, ms; 0 where none was open.
@@ -103,6 +105,7 @@ impl<H: Host> Vm<H> {
             faults_counted: 0,
             streams: BTreeMap::new(),
             learned: HashMap::new(),
+            calls: Calls::default(),
             verdicts: Verdicts::default(),
             roll: Roll::default(),
             oldest_ms: 0,
@@ -170,7 +173,7 @@ impl<H: Host> Vm<H> {
     }
 
     /// Observes a request until it ends; says whether there is room for it.
-    fn open(&mut self, setup: &Setup, id: u32, stream: Stream) -> bool {
+    fn open(&mut self, setup: &Setup, id: u32, mut stream: Stream) -> bool {
         if self.streams.len() >= setup.config.open_requests_max as usize {
             self.metrics.add(Counter::Unobserved, 1);
             return false;
@@ -178,6 +181,7 @@ impl<H: Host> Vm<H> {
         if stream.is_at_service() {
             self.metrics.move_open(&self.host, 1);
         }
+        self.calls.share(&mut stream.report);
         self.streams.insert(id, stream);
         true
     }

@@ -4,6 +4,7 @@
 //! One Envoy per variant, all there at once, each on core 0 with one worker; the generator, the service and the sinks on
 //! core 1. Rounds go through all variants in turn.
 
+mod price;
 pub(crate) mod variant;
 
 use std::collections::BTreeMap;
@@ -108,6 +109,8 @@ pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
         );
     }
     let mut lines = lines(&rounds, connects_per_s, &bytes);
+    drop(running);
+    lines.extend(price::measure(stage).await?);
     let wasm_bytes = std::fs::metadata(&stage.parts.wasm)?.len();
     lines.push(Line::against(
         "the filter's size, bytes",

@@ -17,6 +17,8 @@ pub(crate) struct Stage {
     pub(crate) parts: Parts,
     /// The empty filter.
     pub(crate) empty: PathBuf,
+    /// The filter that makes one hostcall many times.
+    pub(crate) hostcalls: PathBuf,
     /// Configurations, logs, data.
     pub(crate) folder: PathBuf,
     authority: Authority,
@@ -28,12 +30,15 @@ impl Stage {
         // reqwest wants a provider of cryptography chosen; a second choice is no harm.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let parts = Parts::find()?;
-        let empty = parts.wasm.with_file_name("examples/empty.wasm");
-        ensure!(
-            empty.is_file(),
-            "{} is missing: `make bench` makes it",
-            empty.display()
-        );
+        let [empty, hostcalls] = ["empty", "hostcalls"]
+            .map(|name| parts.wasm.with_file_name(format!("examples/{name}.wasm")));
+        for example in [&empty, &hostcalls] {
+            ensure!(
+                example.is_file(),
+                "{} is missing: `make bench` makes it",
+                example.display()
+            );
+        }
         let folder = parts
             .folder
             .join(format!("{}-bench-{name}", std::process::id()));
@@ -42,6 +47,7 @@ impl Stage {
         Ok(Self {
             parts,
             empty,
+            hostcalls,
             folder,
             authority,
         })

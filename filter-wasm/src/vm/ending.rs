@@ -122,12 +122,12 @@ impl<H: Host> Vm<H> {
             _ => outcome == Outcome::Failed,
         };
         if report.side == Side::Outbound {
-            if let Some(service) = self
-                .learned
-                .get(&stream.host)
-                .filter(|_| report.call.to.is_some())
-            {
+            let learned = self.learned.get(&stream.host);
+            let is_news =
+                |service: &&Peer| report.call.to.as_ref().is_some_and(|to| to != *service);
+            if let Some(service) = learned.filter(is_news) {
                 report.call_mut().to = Some(service.clone());
+                self.calls.share(report);
             }
             if report.kind != Kind::Attempt {
                 let made = property_number(&self.host, &["upstream", "request_attempt_count"]);

@@ -66,7 +66,9 @@ impl<H: Host> Vm<H> {
                 stream.ids.push(own);
             }
             stream.mark = RequestMark(self.me.0.wrapping_add(id.into()));
-            stream.event_type = stream::type_of(&stream.report, setup.service());
+            if stream.report.call.event_type.is_none() {
+                stream.event_type = stream::type_of(&stream.report, setup.service());
+            }
             self.remember_ids(setup, &stream, now_ms);
             self.hand_on(&request, &stream.report.event);
         }
@@ -83,12 +85,13 @@ impl<H: Host> Vm<H> {
         request: &mut Request<'_>,
         is_trusted: impl FnOnce(&Self, &Setup) -> bool,
     ) -> bool {
-        let baggage = request.joined_baggage();
-        let without = w3c::with_member(&baggage, BAGGAGE_MEMBER, None);
-        let says = !request.ours.is_empty() || without.is_some();
+        let names = |baggage: &&[u8]| w3c::baggage_member(baggage, BAGGAGE_MEMBER).is_some();
+        let says = !request.ours.is_empty() || request.baggage.iter().any(names);
         if !says && !setup.has_own_sources || is_trusted(self, setup) {
             return true;
         }
+        let baggage = request.joined_baggage();
+        let without = w3c::with_member(&baggage, BAGGAGE_MEMBER, None);
         for name in &request.ours {
             self.host.remove_header(HeaderMap::Request, name);
         }
@@ -199,7 +202,9 @@ impl<H: Host> Vm<H> {
 
     /// Tells all workers what the request's ids mean.
     pub(super) fn remember_ids(&self, setup: &Setup, stream: &Stream, now_ms: u64) {
-        let (report, event_type) = (&stream.report, stream.event_type.as_ref());
+        let report = &stream.report;
+        let said = report.call.event_type.as_ref();
+        let event_type = said.or(stream.event_type.as_ref());
         let open_ms = setup.open_ms();
         for id in &stream.ids {
             let mark = stream.mark;

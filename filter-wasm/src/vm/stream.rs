@@ -21,7 +21,7 @@ pub(super) struct Stream {
     pub(super) ids: Vec<Carried>,
     /// Inbound: how other VMs are told which request carries them.
     pub(super) mark: RequestMark,
-    /// Inbound: the event's type, for what the service calls.
+    /// Inbound: the event's type where nobody said it, for what the service calls.
     pub(super) event_type: Option<EventType>,
     /// Inbound: the caller's proxy listens for `x-event-reported`.
     pub(super) answers_caller: bool,

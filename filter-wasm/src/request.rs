@@ -21,6 +21,8 @@ pub struct Request<'a> {
     pub user_agent: &'a [u8],
     /// `x-event-id`.
     pub event_id: Option<&'a [u8]>,
+    /// More than one `x-event-id`: the first counts, and is handed on alone.
+    pub event_ids: bool,
     /// `x-event-from`.
     pub event_from: Option<&'a [u8]>,
     /// `x-event-type`.
@@ -76,7 +78,10 @@ impl<'a> Request<'a> {
             "upgrade" => return self.upgrade = true,
             "user-agent" => return self.user_agent = value,
             names::BAGGAGE => return self.baggage.push(value),
-            names::EVENT_ID => &mut self.event_id,
+            names::EVENT_ID => {
+                self.event_ids |= self.event_id.is_some();
+                &mut self.event_id
+            }
             names::EVENT_FROM => &mut self.event_from,
             names::EVENT_TYPE => &mut self.event_type,
             names::EVENT_DEADLINE => &mut self.deadline,
@@ -114,6 +119,11 @@ impl<'a> Request<'a> {
     /// All baggage headers as one.
     pub fn joined_baggage(&self) -> Vec<u8> {
         self.baggage.join(&b","[..])
+    }
+
+    /// Whether whoever reads its `x-event-id` finds this id.
+    pub fn carries(&self, event: &[u8]) -> bool {
+        self.event_id == Some(event) && !self.event_ids
     }
 
     /// Forgets what came from outside the mesh and may not be believed.
@@ -162,6 +172,7 @@ mod tests {
         assert_eq!(request.host(), b"pay.example");
         assert_eq!(request.bare_path(), b"/charge");
         assert_eq!(request.event_id, Some(&b"e1"[..]));
+        assert!(!request.carries(b"e1"));
         assert_eq!(request.joined_baggage(), b"a=b,event.id=e1");
         assert_eq!(request.ours.len(), 3);
         assert!(!request.traceparents && !request.is_stream() && !request.grpc);

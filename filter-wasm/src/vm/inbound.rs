@@ -215,7 +215,7 @@ impl<H: Host> Vm<H> {
     /// Gives the application the event's id, as a header and as baggage, where the request does not have it yet.
     fn hand_on(&self, request: &Request<'_>, event: &EventId) {
         let event = event.as_str();
-        if request.event_id != Some(event.as_bytes()) {
+        if !request.carries(event.as_bytes()) {
             self.host
                 .set_header(HeaderMap::Request, names::EVENT_ID, event.as_bytes());
         }

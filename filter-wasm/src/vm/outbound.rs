@@ -94,7 +94,7 @@ impl<H: Host> Vm<H> {
         }
         if mesh {
             let event = report.event.as_str().as_bytes();
-            if request.event_id != Some(event) {
+            if !request.carries(event) {
                 self.host
                     .set_header(HeaderMap::Request, names::EVENT_ID, event);
             }

@@ -90,6 +90,20 @@ fn from_outside_nothing_of_ours_is_believed() {
     assert_eq!(rig.proxy.metric("kaeru_taken_off_at_the_edge_total"), 1);
 }
 
+/// Whoever joins repeated headers, or takes the last one, would hand on another event's id.
+#[test]
+fn of_repeated_ids_the_first_is_handed_on_alone() {
+    let mut rig = Rig::new(1, "");
+    let twice = format!("{POST}x-event-id: e1\nx-event-id: e2");
+    for seen in [rig.inbound(0, &twice, &OK), rig.outbound(0, &twice, &OK)] {
+        let ids: Vec<_> = seen
+            .lines()
+            .filter(|l| l.starts_with("x-event-id"))
+            .collect();
+        assert_eq!(ids, ["x-event-id: e1"]);
+    }
+}
+
 #[test]
 fn a_second_id_finds_the_event_on_another_worker() {
     let mut rig = Rig::new(2, "");

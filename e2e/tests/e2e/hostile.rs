@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use kaeru_e2e::config;
+use kaeru_e2e::config::Attack;
 use kaeru_e2e::customer::Customer;
 use kaeru_e2e::shop::{Order, Role};
 use kaeru_e2e::wait::{self, Seen};
@@ -18,8 +18,8 @@ use crate::mutate::Mutator;
 use crate::stage::{doomed, filters_are_well, known, plan, play};
 
 /// Requests of the quick and the long form.
-const REQUESTS: usize = 600;
-const TORTURE_REQUESTS: usize = 20_000;
+const REQUESTS: u32 = 600;
+const TORTURE_REQUESTS: u32 = 20_000;
 /// What certainly fits in Envoy's limit of 60 KiB: HTTP/2 may write 26 bits for a byte above 127.
 const CERTAIN_BYTES: usize = 15_000;
 /// Sent side by side.
@@ -88,12 +88,9 @@ const WORDS: &[&[u8]] = &[
 fn whatever_a_request_brings_no_vm_dies_and_nothing_forged_gets_anywhere() -> Result<()> {
     play(async {
         let world = World::start(plan("hostile")).await?;
-        let count = if config::is_torture() {
-            TORTURE_REQUESTS
-        } else {
-            REQUESTS
-        };
-        let mut mutator = Mutator::new(SEEDS, WORDS, 8);
+        let Attack { rounds, seed } = Attack::find(REQUESTS, TORTURE_REQUESTS);
+        let count = usize::try_from(rounds)?;
+        let mut mutator = Mutator::new(SEEDS, WORDS, seed);
         let mut answered = [0; 6];
         let mut sent = 0;
         while sent < count {
@@ -149,7 +146,7 @@ fn whatever_a_request_brings_no_vm_dies_and_nothing_forged_gets_anywhere() -> Re
             }
         }
         println!(
-            "{sent} hostile requests: {} answered by nobody (above Envoy's limit), {} with 2xx, {} with 4xx, {} with 5xx",
+            "hostile, seed {seed}: {sent} hostile requests: {} answered by nobody (above Envoy's limit), {} with 2xx, {} with 4xx, {} with 5xx",
             answered[0], answered[2], answered[4], answered[5]
         );
         assert!(answered[2] * 2 > sent, "most of them pass: {answered:?}");

@@ -16,29 +16,26 @@ mod targets;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use kaeru_e2e::{clock, config};
+use kaeru_e2e::clock;
+use kaeru_e2e::config::Attack;
 use mutate::{BYTES_MAX, Mutator};
 use targets::{TARGETS, Target};
 use tokio::time::Instant;
 
 /// Executions of each parser in the long form.
-const TORTURE_RUNS: u64 = 10_000_000;
-/// The streams of inputs: another one is another search.
-const FIRST_STREAM: u64 = 4;
+const TORTURE_RUNS: u32 = 10_000_000;
+/// Streams of inputs that were searched before; `KAERU_BREAK_SEED` counts on from them.
+const STREAMS_BEFORE: u64 = 3;
 
 /// Runs one parser over its seeds and their mutations; what to say of it.
 fn fuzz(target: &Target) -> String {
-    let runs = if config::is_torture() {
-        TORTURE_RUNS
-    } else {
-        target.quick_runs
-    };
+    let Attack { rounds: runs, seed } = Attack::find(target.quick_runs, TORTURE_RUNS);
     let begun = Instant::now();
     for seed in target.seeds {
         run(target, seed);
     }
     let mut input = Vec::new();
-    let mut mutator = Mutator::new(target.seeds, target.words, FIRST_STREAM);
+    let mut mutator = Mutator::new(target.seeds, target.words, STREAMS_BEFORE + seed);
     for _ in 0..runs {
         mutator.next(&mut input);
         run(target, &input);

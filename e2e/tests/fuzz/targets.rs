@@ -18,7 +18,7 @@ pub(crate) struct Target {
     /// What it looks for.
     pub(crate) words: &'static [&'static [u8]],
     /// Mutations in the quick form: some seconds at most, unoptimised.
-    pub(crate) quick_runs: u64,
+    pub(crate) quick_runs: u32,
     /// Runs it; panics where its promise is broken.
     pub(crate) parse: fn(&[u8]),
 }
@@ -230,7 +230,7 @@ const fn target(
     name: &'static str,
     seeds: &'static [&'static [u8]],
     words: &'static [&'static [u8]],
-    quick_runs: u64,
+    quick_runs: u32,
     parse: fn(&[u8]),
 ) -> Target {
     Target {

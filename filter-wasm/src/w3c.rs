@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-/// Bytes of a `baggage` value that we hand on (W3C Baggage 3.3.2: at least 8,192 are to be propagated).
+/// Bytes of a `baggage` value up to which ours is added (W3C Baggage 3.3.2: at least 8,192 are to be propagated).
 pub const BAGGAGE_BYTES_MAX: usize = 8_192;
 
 /// The trace id of a `traceparent` (W3C Trace Context, 3.2): 32 lower-case hex digits, not all zero. Of a newer
@@ -66,34 +66,38 @@ pub fn request_id(value: &[u8]) -> Cow<'_, [u8]> {
 
 /// The value of a member of a `baggage` header, percent-decoded, without its properties.
 pub fn baggage_member<'a>(baggage: &'a [u8], key: &str) -> Option<Cow<'a, [u8]>> {
-    baggage.split(|&b| b == b',').find_map(|member| {
-        let (name, value) = split_member(member)?;
-        (name == key.as_bytes()).then(|| percent_decoded(value))
-    })
+    baggage
+        .split(|&b| b == b',')
+        .find_map(|member| value_of(member, key))
 }
 
-/// The baggage without the members of this key, and with `value` for it if given; `None` where nothing changes.
-/// The others stay as they were, byte for byte.
+/// The baggage without the members of this key, and with `value` for it if given and if there is room; `None` where nothing
+/// changes. The others stay as they were, byte for byte.
 pub fn with_member(baggage: &[u8], key: &str, value: Option<&str>) -> Option<Vec<u8>> {
-    if value.is_some() && baggage_member(baggage, key).as_deref() == value.map(str::as_bytes) {
+    let members = || baggage.split(|&b| b == b',');
+    let mut there = members().filter_map(|member| value_of(member, key));
+    let (first, second) = (there.next(), there.next());
+    if second.is_none() && first.as_deref() == value.map(str::as_bytes) {
         return None;
     }
-    let mut found = false;
-    let mut members: Vec<&[u8]> = baggage
-        .split(|&b| b == b',')
-        .filter(|member| {
-            let ours = split_member(member).is_some_and(|(name, _)| name == key.as_bytes());
-            found |= ours;
-            !ours && !member.trim_ascii().is_empty()
-        })
+    let mut kept: Vec<&[u8]> = members()
+        .filter(|member| value_of(member, key).is_none() && !member.trim_ascii().is_empty())
         .collect();
     let ours = value.map(|value| [key.as_bytes(), b"=", value.as_bytes()].concat());
-    if ours.is_none() && !found {
-        return None;
+    kept.extend(ours.as_deref());
+    let joined = kept.join(&b","[..]);
+    if ours.is_none() || joined.len() <= BAGGAGE_BYTES_MAX {
+        return Some(joined);
     }
-    members.extend(ours.as_deref());
-    let joined = members.join(&b","[..]);
-    (joined.len() <= BAGGAGE_BYTES_MAX).then_some(joined)
+    // There is no room for ours. What is there under its name says something else, and goes all the same.
+    kept.pop();
+    first.map(|_| kept.join(&b","[..]))
+}
+
+/// The value of this member, if it is of this key.
+fn value_of<'a>(member: &'a [u8], key: &str) -> Option<Cow<'a, [u8]>> {
+    let (name, value) = split_member(member)?;
+    (name == key.as_bytes()).then(|| percent_decoded(value))
 }
 
 /// `key=value;properties` as key and value, trimmed; the value may contain `=`.

@@ -111,5 +111,13 @@ fn baggage_is_changed_in_our_member_only() {
     assert_eq!(set("event.id=e0,a=b", None).as_deref(), Some("a=b"));
     assert_eq!(set("event.id=e0", None).as_deref(), Some(""));
     assert_eq!(set("a=b", None), None);
-    assert_eq!(set(&format!("a={}", "b".repeat(9000)), Some("e1")), None);
+    let long = format!("a={}", "b".repeat(9_000));
+    assert_eq!(set(&long, Some("e1")), None);
+    // What is too long to be added to still says nothing else than we do.
+    let forged = format!("event.id=forged,{long}");
+    for value in [None, Some("e1")] {
+        assert_eq!(set(&forged, value).as_deref(), Some(long.as_str()));
+    }
+    let twice = "event.id=e1,a=b,event.id=e2";
+    assert_eq!(set(twice, Some("e1")).as_deref(), Some("a=b,event.id=e1"));
 }

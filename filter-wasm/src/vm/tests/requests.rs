@@ -90,6 +90,25 @@ fn from_outside_nothing_of_ours_is_believed() {
     assert_eq!(rig.proxy.metric("kaeru_taken_off_at_the_edge_total"), 1);
 }
 
+#[test]
+fn a_long_baggage_from_outside_is_believed_no_more_than_a_short_one() {
+    let mut rig = Rig::new(1, "");
+    rig.host(0)
+        .properties
+        .borrow_mut()
+        .remove("connection.mtls");
+    let long = format!("a={}", "b".repeat(9_000));
+    let seen = rig.inbound(
+        0,
+        &format!("{POST}baggage: {long},event.id=forged\nx-request-id: r1"),
+        &OK,
+    );
+    assert!(
+        seen.contains("x-event-id: r1") && !seen.contains("forged"),
+        "{seen}"
+    );
+}
+
 /// Whoever joins repeated headers, or takes the last one, would hand on another event's id.
 #[test]
 fn of_repeated_ids_the_first_is_handed_on_alone() {

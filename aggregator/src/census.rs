@@ -81,6 +81,8 @@ pub(crate) struct Full(pub(crate) String);
 struct Held {
     all: usize,
     of: HashMap<Box<str>, usize>,
+    /// Whose were taken since the store is being read, which may not show them.
+    meanwhile: Option<Vec<Box<str>>>,
 }
 
 /// What was one too many since it was last written down.
@@ -103,13 +105,23 @@ pub(crate) struct Census {
 }
 
 impl Census {
+    /// The store is read from now on. What is taken until [`Self::set`] is added to it, seen or not: for a minute that may be
+    /// too many, never too few.
+    pub(crate) fn reads(&self, what: What) {
+        self.held(what).meanwhile = Some(Vec::new());
+    }
+
     /// What the store holds, by service.
     pub(crate) fn set(&self, what: What, counts: Vec<(String, i64)>) {
+        let mut held = self.held(what);
         let mut read = Held::default();
         for (service, count) in counts {
             read.add(&service, usize::try_from(count).unwrap_or(0));
         }
-        *self.held(what) = read;
+        for service in held.meanwhile.take().into_iter().flatten() {
+            read.add(&service, 1);
+        }
+        *held = read;
     }
 
     /// Whether there is room for one more of each of these services, in their order, as if those before had taken theirs.
@@ -149,7 +161,11 @@ impl Census {
 
     /// One more of a service is held.
     pub(crate) fn took(&self, what: What, service: &str) {
-        self.held(what).add(service, 1);
+        let mut held = self.held(what);
+        held.add(service, 1);
+        if let Some(meanwhile) = &mut held.meanwhile {
+            meanwhile.push(service.into());
+        }
     }
 
     /// How many are held.

@@ -47,6 +47,26 @@ fn those_of_one_group_count_for_each_other() {
 }
 
 #[test]
+fn what_is_taken_while_the_store_is_read_counts() {
+    let census = Census::default();
+    let of_service = What::Types.limits().of_service;
+    let held = vec![(
+        "shop/web".to_owned(),
+        i64::try_from(of_service).unwrap() - 1,
+    )];
+    census.reads(What::Types);
+    census.took(What::Types, "shop/web");
+    census.set(What::Types, held.clone());
+    assert_eq!(
+        census.rooms(What::Types, 1, ["shop/web"]),
+        [full("shop/web")]
+    );
+    census.reads(What::Types);
+    census.set(What::Types, held);
+    assert_eq!(census.rooms(What::Types, 1, ["shop/web"]), [Ok(())]);
+}
+
+#[test]
 fn notes_are_bounded() {
     let census = Census::default();
     let metrics = Metrics::new().unwrap();

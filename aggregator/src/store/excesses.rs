@@ -22,6 +22,7 @@ pub(crate) struct ExcessRow {
 /// Counts anew what is held.
 pub(crate) async fn count(connection: &mut PgConnection, census: &Census) -> Result<()> {
     for what in What::ALL {
+        census.reads(what);
         let counts: Vec<(String, i64)> = sqlx::query_as(match what {
             What::Proxies => "SELECT service, count(*) FROM proxies GROUP BY service",
             What::Reporters => "SELECT service, count(*) FROM reporters GROUP BY service",

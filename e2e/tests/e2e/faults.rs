@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use kaeru_e2e::config;
+use kaeru_e2e::config::{self, Attack};
 use kaeru_e2e::faults::Fault;
 use kaeru_e2e::shop::{Order, Role};
 use kaeru_e2e::wait::{self, Seen};
@@ -16,9 +16,11 @@ use tokio::time::Instant;
 use crate::stage::{plan, play, with};
 
 const ORDERS: usize = 8;
-const TORTURE_ROUNDS: usize = 20;
+const TORTURE_ROUNDS: u32 = 20;
 /// Reports that a worker keeps: fewer than the orders make, so that some are dropped.
 const OUTBOX_REPORTS: u32 = 4;
+/// How long a poll for verdicts is held.
+const POLL_WAIT: Duration = Duration::from_secs(1);
 
 /// Reports of all proxies.
 #[derive(Debug, Default)]
@@ -35,7 +37,7 @@ fn whatever_the_network_does_traffic_passes_and_no_report_goes_uncounted() -> Re
         let base = plan("faults");
         let filter = with(&base.filter, "outbox_reports_max", json!(OUTBOX_REPORTS));
         let filter = with(&filter, "report_timeout_ms", json!(2_000));
-        let filter = with(&filter, "poll_wait_ms", json!(1_000));
+        let filter = with(&filter, "poll_wait_ms", json!(POLL_WAIT.as_millis()));
         let faults = true;
         let world = World::start(Plan {
             filter,
@@ -44,11 +46,7 @@ fn whatever_the_network_does_traffic_passes_and_no_report_goes_uncounted() -> Re
         })
         .await?;
         let healthy = orders(&world).await?;
-        let rounds = if config::is_torture() {
-            TORTURE_ROUNDS
-        } else {
-            1
-        };
+        let rounds = Attack::find(1, TORTURE_ROUNDS).rounds;
         for _ in 0..rounds {
             for fault in Fault::ALL {
                 println!("{}", misbehaves(&world, fault, healthy).await?);
@@ -62,7 +60,8 @@ fn whatever_the_network_does_traffic_passes_and_no_report_goes_uncounted() -> Re
         let sums = every_report_is_accounted_for(&world).await?;
         // What is stored and not acknowledged lost its answer, and was dropped before it was sent again.
         println!(
-            "given out = acknowledged + dropped, and what is acknowledged is stored: {sums:?}"
+            "{rounds} rounds of {} faults: given out = acknowledged + dropped, and what is acknowledged is stored: {sums:?}",
+            Fault::ALL.len()
         );
         assert!(sums.dropped > 0, "the outboxes were never full");
         Ok(())
@@ -98,15 +97,23 @@ async fn misbehaves(world: &World, fault: Fault, healthy: Duration) -> Result<St
     Ok(told)
 }
 
-/// Every proxy listens for verdicts again, by itself.
+/// Every proxy listens for verdicts again, by itself, and is answered. One whose poll still waits when the next fault comes has
+/// failed twice in a row, and pauses for longer after each.
 async fn recovers(world: &World) -> Result<()> {
     let api = world.api()?;
     let within = Duration::from_mins(2);
-    wait::within(within, "every proxy's poll for verdicts", || async {
-        let polls = api.metric("kaeru_polls").await?;
-        Ok(Seen::when(polls == Role::MESH.len() as u64, polls))
-    })
-    .await?;
+    for (what, held) in [
+        ("every proxy's poll for verdicts", Duration::ZERO),
+        ("every proxy's next poll", POLL_WAIT),
+    ] {
+        let since = Instant::now();
+        wait::within(within, what, || async {
+            let polls = api.metric("kaeru_polls").await?;
+            let all_poll = polls == Role::MESH.len() as u64 && since.elapsed() > held;
+            Ok(Seen::when(all_poll, polls))
+        })
+        .await?;
+    }
     Ok(())
 }
 

@@ -119,10 +119,8 @@ fn proxies_that_are_killed_lose_nothing_that_was_acknowledged_and_the_rest_is_to
         let unheard = nothing_is_missing_silently(&mut world, &sent).await?;
         let heard = sent.iter().filter(|sent| sent.status.is_some()).count();
         println!(
-            "kills, seed {seed}: {rounds} rounds, sidecars of web, backend, db-api, db, of an aggregator, aggregators, postmaster, backend: {killed:?}"
-        );
-        println!(
-            "{} orders, {heard} answered; {account}; {} decisions; {unheard} arrivals in times that are told as lost; {told}",
+            "envoys, seed {seed}: {rounds} rounds, sidecars of web, backend, db-api, db, of an aggregator, aggregators, postmaster, backend \
+             {killed:?}: {} orders, {heard} answered; {account}; {} decisions; {unheard} arrivals in times that are told as lost; {told}",
             sent.len(),
             decided.len()
         );

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -11,6 +12,9 @@ use kaeru_e2e::graph::{Graph, Plan};
 use kaeru_e2e::postgres::Postgres;
 use kaeru_e2e::wait::{self, Seen};
 use serde_json::json;
+
+/// Looks 20 ms apart: longer than three leases of a leader.
+const LOOKS_IN_A_ROW: u32 = 150;
 
 /// A graph, and its database. They stop in this order.
 #[derive(Debug)]
@@ -56,13 +60,20 @@ impl Proxies {
         account_for_all(&self.postgres).await
     }
 
-    /// Waits until each proxy polls once.
+    /// Waits until each proxy polls once, and goes on to: between two polls of two leaders there is one for a moment.
     pub(crate) async fn one_leads(&self) -> Result<()> {
         let proxies: u64 = (self.postgres.query("SELECT count(*) FROM proxies")?).parse()?;
         let api = self.graph.api()?;
-        wait::until("one poll of each proxy", || async {
+        let in_a_row = AtomicU32::new(0);
+        wait::within(Duration::from_mins(2), "one poll of each proxy", || async {
             let polls = api.metric("kaeru_polls").await?;
-            Ok(Seen::when(polls == proxies, polls))
+            let looks = if polls == proxies {
+                in_a_row.fetch_add(1, Ordering::Relaxed)
+            } else {
+                in_a_row.store(0, Ordering::Relaxed);
+                0
+            };
+            Ok(Seen::when(looks >= LOOKS_IN_A_ROW, (polls, looks)))
         })
         .await
         .map(drop)

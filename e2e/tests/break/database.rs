@@ -8,9 +8,17 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use kaeru_e2e::config::Attack;
 use kaeru_e2e::wait::{self, Seen};
 
 use crate::rig::{Load, Plan, Rig, attack};
+
+/// How often it happens in the long form, one after the other.
+const TORTURE_ROUNDS: u32 = 5;
+
+fn rounds() -> u32 {
+    Attack::find(1, TORTURE_ROUNDS).rounds
+}
 
 /// Work is acknowledged, from now on.
 async fn works(load: &Load) -> Result<()> {
@@ -50,13 +58,19 @@ fn a_database_that_hangs_is_survived() -> Result<()> {
         .await?;
         let load = rig.load(2)?;
         works(&load).await?;
-        rig.postgres.hang()?;
-        rig.ready(false).await?;
-        is_refused(&load).await?;
-        rig.postgres.go_on()?;
-        rig.ready(true).await?;
-        works(&load).await?;
-        println!("hanging database: {}", rig.balance(load).await?);
+        for _ in 0..rounds() {
+            rig.postgres.hang()?;
+            rig.ready(false).await?;
+            is_refused(&load).await?;
+            rig.postgres.go_on()?;
+            rig.ready(true).await?;
+            works(&load).await?;
+        }
+        println!(
+            "hanging database, {} times: {}",
+            rounds(),
+            rig.balance(load).await?
+        );
         Ok(())
     })
 }
@@ -72,27 +86,33 @@ fn a_database_that_refuses_or_has_no_connection_left_is_survived() -> Result<()>
         let mut rig = Rig::start(plan).await?;
         let load = rig.load(2)?;
         works(&load).await?;
-        rig.postgres.stop_at_once()?;
-        rig.ready(false).await?;
-        is_refused(&load).await?;
-        rig.postgres.supervise().await?;
-        rig.ready(true).await?;
-        works(&load).await?;
-        // All connections are somebody else's: Kaeru's are cut off, and taken before it can have them again.
-        let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'kaeru'";
-        let mut taken = Vec::new();
-        wait::until("no connection left for Kaeru", || {
-            let outcome = rig.postgres.query(cut).and_then(|_| rig.postgres.use_up());
-            taken.extend(outcome.into_iter().flatten());
-            let ready = rig.aggregators[0].api().map(|api| api.is_ready());
-            async move { Ok(Seen::when(!ready?.await?, "still ready")) }
-        })
-        .await?;
-        is_refused(&load).await?;
-        drop(taken);
-        rig.ready(true).await?;
-        works(&load).await?;
-        println!("refusing database: {}", rig.balance(load).await?);
+        for _ in 0..rounds() {
+            rig.postgres.stop_at_once()?;
+            rig.ready(false).await?;
+            is_refused(&load).await?;
+            rig.postgres.supervise().await?;
+            rig.ready(true).await?;
+            works(&load).await?;
+            // All connections are somebody else's: Kaeru's are cut off, and taken before it can have them again.
+            let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'kaeru'";
+            let mut taken = Vec::new();
+            wait::until("no connection left for Kaeru", || {
+                let outcome = rig.postgres.query(cut).and_then(|_| rig.postgres.use_up());
+                taken.extend(outcome.into_iter().flatten());
+                let ready = rig.aggregators[0].api().map(|api| api.is_ready());
+                async move { Ok(Seen::when(!ready?.await?, "still ready")) }
+            })
+            .await?;
+            is_refused(&load).await?;
+            drop(taken);
+            rig.ready(true).await?;
+            works(&load).await?;
+        }
+        println!(
+            "refusing database, {} times: {}",
+            rounds(),
+            rig.balance(load).await?
+        );
         Ok(())
     })
 }
@@ -114,19 +134,25 @@ fn a_full_disk_is_survived() -> Result<()> {
         let load = rig.load(2)?;
         works(&load).await?;
         let ballast = rig.folder.join("postgres/ballast");
-        // `dd` ends with the disk.
-        Command::new("dd")
-            .args(["if=/dev/zero", "bs=64k", "status=none"])
-            .arg(format!("of={}", ballast.display()))
-            .output()?;
-        rig.ready(false).await?;
-        is_refused(&load).await?;
-        fs::remove_file(&ballast)?;
-        // Postgres gives up where it cannot write its log; whoever runs it starts it again.
-        rig.postgres.supervise().await?;
-        rig.ready(true).await?;
-        works(&load).await?;
-        println!("full disk: {}", rig.balance(load).await?);
+        for _ in 0..rounds() {
+            // `dd` ends with the disk.
+            Command::new("dd")
+                .args(["if=/dev/zero", "bs=64k", "status=none"])
+                .arg(format!("of={}", ballast.display()))
+                .output()?;
+            rig.ready(false).await?;
+            is_refused(&load).await?;
+            fs::remove_file(&ballast)?;
+            // Postgres gives up where it cannot write its log; whoever runs it starts it again.
+            rig.postgres.supervise().await?;
+            rig.ready(true).await?;
+            works(&load).await?;
+        }
+        println!(
+            "full disk, {} times: {}",
+            rounds(),
+            rig.balance(load).await?
+        );
         Ok(())
     })
 }
@@ -143,18 +169,24 @@ fn a_failover_begins_a_new_epoch_and_loses_nothing() -> Result<()> {
         let mut rig = Rig::start(plan).await?;
         let load = rig.load(2)?;
         works(&load).await?;
-        rig.postgres.stop_at_once()?;
-        let (data, lost) = (rig.postgres.data(), rig.folder.join("postgres/lost"));
-        fs::rename(&data, &lost)?;
-        copy(&lost, &data)?;
-        fs::write(data.join("standby.signal"), "")?;
-        rig.ready(false).await?;
-        rig.postgres.supervise().await?;
-        rig.postgres.query("SELECT pg_promote()")?;
-        rig.ready(true).await?;
-        works(&load).await?;
-        ensure!(load.told.epochs() == 2, "{}", load.told);
-        println!("failover: {}", rig.balance(load).await?);
+        for round in 0..rounds() {
+            rig.postgres.stop_at_once()?;
+            let (data, lost) = (
+                rig.postgres.data(),
+                rig.folder.join(format!("postgres/lost-{round}")),
+            );
+            fs::rename(&data, &lost)?;
+            copy(&lost, &data)?;
+            fs::write(data.join("standby.signal"), "")?;
+            rig.ready(false).await?;
+            rig.postgres.supervise().await?;
+            rig.postgres.query("SELECT pg_promote()")?;
+            rig.ready(true).await?;
+            works(&load).await?;
+            let epochs = usize::try_from(round)? + 2;
+            ensure!(load.told.epochs() == epochs, "{}", load.told);
+        }
+        println!("failover, {} times: {}", rounds(), rig.balance(load).await?);
         Ok(())
     })
 }

@@ -43,6 +43,7 @@ test: setup wasm wasm-crash ## run every test, and every attack in its quick for
 
 torture: setup wasm wasm-crash ## every attack in its long form (SEED=7: other chances, ONLY=kills: one; docs/TORTURE.md)
 	cargo build --locked --workspace --all-targets
+	cargo build --locked --release --package kaeru-aggregator
 	@scripts/torture
 
 schedules: setup ## schedules of the simulation (ARGS="--seed 7": the story of one; docs/SIMULATION.md)

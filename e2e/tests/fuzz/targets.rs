@@ -1,5 +1,7 @@
 //! The parsers of outside bytes, and what each must keep whatever the bytes.
 
+use std::borrow::Cow;
+
 use kaeru_aggregator::parsers;
 use kaeru_filter::host::{Headers, pack};
 use kaeru_filter::identity::{Identity, Source};
@@ -107,6 +109,7 @@ pub(crate) const TARGETS: &[Target] = &[
             b"a=b,event.id=order-7;p=1, c=d",
             b"event.id=%6frder%",
             b"event.id=",
+            b"event.id=e1,a=b,event.id=e2",
             b" , ,=,;",
         ],
         &[b"event.id=", b"event.id = ", b",", b";", b"=", b"%2", b"%ff", b"%00"],
@@ -285,7 +288,7 @@ fn b3(input: &[u8]) {
 
 /// A member that was set is read again, unless there was no room for it, and no other; one that was taken off is gone.
 fn baggage(input: &[u8]) {
-    let read = |baggage: &[u8]| w3c::baggage_member(baggage, "event.id").map(|id| id.into_owned());
+    let read = |baggage: &[u8]| w3c::baggage_member(baggage, "event.id").map(Cow::into_owned);
     let set = w3c::with_member(input, "event.id", Some("e1"));
     match read(set.as_deref().unwrap_or(input)) {
         Some(id) => assert_eq!(id, b"e1"),

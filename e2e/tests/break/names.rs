@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::rig::{Plan, Rig, attack};
 
-/// Of each kind in a round: above the share of one service.
+/// Paths in a round, above the share of one service; a quarter as many types and event ids.
 const NAMES: u64 = 24_000;
 /// Proxies in the quick form, each with a service and a request of its own: below every share.
 const PROXIES: u64 = 2_000;
@@ -116,9 +116,9 @@ fn who_makes_names_up_uses_up_its_own_share_alone() -> Result<()> {
             "{rest_mib} MiB at rest, {peak_mib} MiB at most"
         );
         println!(
-            "names: {} of each made up, {made_up} proxies; calls, proxies, reporters held {held:?}, {flows} flows; {refused} batches refused; \
-             {rest_mib} MiB at rest, {peak_mib} MiB at most; meanwhile: {}",
-            all,
+            "names: {all} paths, {} types and event ids, {made_up} proxies made up; calls, proxies, reporters held {held:?}, {flows} flows; \
+             {refused} batches refused; {rest_mib} MiB at rest, {peak_mib} MiB at most; meanwhile: {}",
+            all / 4,
             load.books.account()?
         );
         load.told.check()

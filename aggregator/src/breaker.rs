@@ -143,6 +143,8 @@ pub(crate) async fn tell_modes_again(
             .collect();
         feed::tell_modes(&mut transaction, &changed, now).await?;
         transaction.commit().await?;
-        parts.decider.told(!changed.is_empty());
+        if !changed.is_empty() {
+            parts.feed.wake();
+        }
     }
 }

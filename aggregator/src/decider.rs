@@ -19,6 +19,7 @@ use crate::feed::Feed;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
 use crate::pulse::Pulse;
+use crate::store::feed::Announced;
 use crate::store::{self, Result, Store, events, intake};
 use look::Look;
 
@@ -175,14 +176,15 @@ impl Decider {
         Ok(())
     }
 
-    /// Looks at these events within the caller's transaction, and says whether anything was told. Locks their
+    /// Looks at these events within the caller's transaction, and says what was told. Locks what is in force, the events'
     /// rows, then those of flows, then the feed's: nothing else may be locked after it.
     pub(crate) async fn decide(
         &self,
         connection: &mut PgConnection,
         due: &Due,
         now_ms: u64,
-    ) -> Result<bool> {
+    ) -> Result<Option<Announced>> {
+        let held = events::lock(&mut *connection, &due.names, timestamp(now_ms)).await?;
         let in_force = self
             .policies
             .current(&mut *connection, &self.metrics)
@@ -194,9 +196,7 @@ impl Decider {
             &self.metrics,
             due.since,
         );
-        for chunk in due.names.chunks(ENTRY_EVENTS_MAX) {
-            look.at(&mut *connection, chunk).await?;
-        }
+        look.at(&mut *connection, held).await?;
         look.finish(connection, &self.census).await
     }
 
@@ -216,9 +216,9 @@ impl Decider {
     }
 
     /// After the commit.
-    pub(crate) fn told(&self, told: bool) {
-        if told {
-            self.feed.wake();
+    pub(crate) fn told(&self, announced: Option<Announced>) {
+        if let Some(announced) = announced {
+            self.feed.told(announced, &self.metrics);
         }
     }
 

@@ -6,7 +6,7 @@ pub(crate) mod telling;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use kaeru_protocol::{FeedCursor, VerdictPage};
@@ -14,7 +14,8 @@ use sqlx::postgres::PgListener;
 use tokio::sync::{Notify, watch};
 
 use crate::metrics::Metrics;
-use crate::store::{Result, Store, feed, patiently};
+use crate::store::feed::{self, Announced, Head, Told};
+use crate::store::{Result, Store, patiently};
 use live::{Live, VERDICTS_MAX};
 
 /// How often the store is asked when nothing wakes.
@@ -45,21 +46,25 @@ impl Feed {
         self.wake.notify_one();
     }
 
+    /// What a transaction of ours told, which is committed. Mostly it is all that we do not know yet: then it need not be read,
+    /// and polls hear of it at once. Sequences are given in the order of commits, so nothing can be between.
+    pub(crate) fn told(&self, announced: Announced, metrics: &Metrics) {
+        let mut live = self.live_mut();
+        match live.take_next(&announced.head, announced.told) {
+            Some(evicted) => self.changed(live, evicted, metrics),
+            None => self.wake(),
+        }
+    }
+
     /// What was told after `cursor`; `None` while the store has not been seen.
     pub(crate) fn page(&self, cursor: Option<&FeedCursor>, now_ms: u64) -> Option<VerdictPage> {
-        self.live
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .page(cursor, now_ms)
+        self.live().page(cursor, now_ms)
     }
 
     /// Whether the cursor is of another history, or further than we have read: another aggregator told it a moment ago (it
     /// may have seen a failover before us), or the store was put back.
     pub(crate) fn is_behind(&self, cursor: &FeedCursor) -> bool {
-        self.live
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_behind(cursor)
+        self.live().is_behind(cursor)
     }
 
     /// Waits until the store was read anew, from now on.
@@ -102,32 +107,53 @@ impl Feed {
 
     /// Catches up with the store.
     pub(crate) async fn refresh(&self, store: &Store, metrics: &Metrics) -> Result<()> {
-        let read = self.live.read().map(|live| live.head());
-        let known = read.unwrap_or_else(|poisoned| poisoned.into_inner().head());
         let mut connection = store.own().acquire().await?;
-        let (head, told) = feed::after(&mut connection, &known, VERDICTS_MAX).await?;
-        if head == known {
-            return Ok(());
+        loop {
+            let known = self.live().head();
+            let (head, told) = feed::after(&mut connection, &known, VERDICTS_MAX).await?;
+            if self.take(&known, &head, told, metrics) {
+                return Ok(());
+            }
         }
-        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        let is_new_history = live.position_in(&head).is_none();
-        let evicted = live.take(&head, is_new_history, told);
+    }
+
+    /// Takes in what was read when the feed in memory stood at `known`; whether it still does. Where it went on meanwhile, by
+    /// what we told ourselves, what was read may be older.
+    fn take(&self, known: &Head, head: &Head, told: Vec<Told>, metrics: &Metrics) -> bool {
+        let mut live = self.live_mut();
+        if live.head() != *known {
+            return false;
+        }
+        if head != known {
+            let is_new_history = live.position_in(head).is_none();
+            let evicted = live.take(head, is_new_history, told);
+            self.changed(live, evicted, metrics);
+        }
+        true
+    }
+
+    /// Something new is in memory: polls hear of it.
+    fn changed(&self, live: RwLockWriteGuard<'_, Live>, evicted: u64, metrics: &Metrics) {
         metrics.feed_evicted.inc_by(evicted);
-        metrics.feed_seq.set(head.seq);
+        metrics.feed_seq.set(live.head().seq);
         metrics
             .feed_verdicts
             .set(i64::try_from(live.len()).unwrap_or(i64::MAX));
         drop(live);
         self.changed.send_modify(|changes| *changes += 1);
-        Ok(())
     }
 
     /// Drops verdicts that ran out.
     pub(crate) fn expire(&self, now_ms: u64) {
-        self.live
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .expire(now_ms);
+        self.live_mut().expire(now_ms);
+    }
+
+    fn live(&self) -> RwLockReadGuard<'_, Live> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn live_mut(&self) -> RwLockWriteGuard<'_, Live> {
+        self.live.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

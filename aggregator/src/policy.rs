@@ -16,7 +16,7 @@ use sqlx::PgConnection;
 
 use crate::metrics::Metrics;
 use crate::policy_file;
-use crate::store::{Result, Store, breakers, policies};
+use crate::store::{Result, Store, policies};
 
 /// What decisions are made by.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -78,21 +78,23 @@ impl Policies {
         self.known().in_force.clone()
     }
 
-    /// What is in force by the store: the newest version that this Kaeru can read.
+    /// What is in force by the store: the newest version that this Kaeru can read. It stays so to the end of a transaction
+    /// that has locked events.
     pub(crate) async fn current(
         &self,
         connection: &mut PgConnection,
         metrics: &Metrics,
     ) -> Result<Arc<InForce>> {
-        let newest = policies::newest_edition(&mut *connection).await?;
         let (mut policy, looked_at) = {
             let known = self.known();
             (known.in_force.policy.clone(), known.looked_at)
         };
+        let version = |policy: &Policy| policy.version.cast_signed();
+        let (newest, mut tripped) = policies::in_force(&mut *connection, version(&policy)).await?;
         if newest != looked_at {
             policy = newest_readable(&mut *connection, newest.0, metrics).await?;
+            (_, tripped) = policies::in_force(connection, version(&policy)).await?;
         }
-        let tripped = breakers::open_types(connection, policy.version.cast_signed()).await?;
         metrics.policy_version.set(policy.version.cast_signed());
         metrics
             .breakers_open

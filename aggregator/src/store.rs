@@ -21,12 +21,14 @@ pub(crate) mod reporters;
 pub(crate) mod reports;
 mod schema;
 pub(crate) mod services;
+pub(crate) mod surroundings;
 
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{Connection as _, PgPool, Postgres, Transaction};
+use tokio::time::timeout;
 
 pub(crate) use schema::Error as SchemaError;
 
@@ -38,6 +40,10 @@ const CONNECTIONS_MAX: u32 = 12;
 /// How long a request waits for a connection before it is told to come again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// A connection that was in use so lately need not be asked whether it is alive, ms: a Postgres that is gone in between is an
+/// outage anyhow.
+const RECENT_MS: u64 = 1_000;
+
 /// How long work on the store may take: longer than any statement may, so that a connection whose other end is
 /// gone without a word (a failover) holds nobody up.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -47,6 +53,33 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub(crate) struct Store {
     own: PgPool,
     pool: PgPool,
+}
+
+/// A connection that a worker keeps from one transaction to the next: it need not be asked each time whether it is alive, and its
+/// statements stay prepared.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(Option<(PoolConnection<Postgres>, u64)>);
+
+impl Kept {
+    /// Takes it, or another one where there is none or it may be broken.
+    pub(crate) async fn take(
+        &mut self,
+        store: &Store,
+        now_ms: u64,
+    ) -> Result<PoolConnection<Postgres>> {
+        if let Some((mut kept, used_ms)) = self.0.take() {
+            let is_recent = now_ms.abs_diff(used_ms) < RECENT_MS;
+            if is_recent || matches!(timeout(ACQUIRE_TIMEOUT, kept.ping()).await, Ok(Ok(()))) {
+                return Ok(kept);
+            }
+        }
+        Ok(store.own.acquire().await?)
+    }
+
+    /// Keeps it.
+    pub(crate) fn keep(&mut self, connection: PoolConnection<Postgres>, now_ms: u64) {
+        self.0 = Some((connection, now_ms));
+    }
 }
 
 /// Why the store did not do what was asked.
@@ -125,9 +158,10 @@ impl Store {
         Ok(self.pool.acquire().await?)
     }
 
-    /// A transaction that reads, and whose statements all see one moment.
+    /// A transaction that reads what is asked for by name, and whose statements all see one moment.
     pub(crate) async fn snapshot(&self) -> Result<Transaction<'static, Postgres>> {
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+             SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off";
         Ok(self.pool.begin_with(begin).await?)
     }
 
@@ -145,10 +179,12 @@ impl Store {
 }
 
 /// Does work on the store, but not for ever.
-pub(crate) async fn patiently<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    match tokio::time::timeout(PATIENCE, work).await {
+pub(crate) async fn patiently<T, E: From<Error>>(
+    work: impl Future<Output = std::result::Result<T, E>>,
+) -> std::result::Result<T, E> {
+    match timeout(PATIENCE, work).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(Error::Unavailable(sqlx::Error::PoolTimedOut)),
+        Err(_) => Err(Error::Unavailable(sqlx::Error::PoolTimedOut).into()),
     }
 }
 

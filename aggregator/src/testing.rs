@@ -30,9 +30,13 @@ static CLUSTER: OnceLock<Cluster> = OnceLock::new();
 static STOPPING: OnceLock<watch::Sender<bool>> = OnceLock::new();
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
+fn place(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("kaeru-{name}-{}", std::process::id()))
+}
+
 /// A folder that is removed when the test process ends, however it ends, after `first` was run in a shell.
 pub(crate) fn folder(name: &str, first: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("kaeru-{name}-{}", std::process::id()));
+    let folder = place(name);
     std::fs::create_dir_all(&folder).unwrap();
     // The pipe closes with us; the shell then cleans up.
     let keeper = Command::new("sh")
@@ -119,6 +123,36 @@ pub(crate) async fn app() -> App {
     let app = app_over(Store::new(database().await));
     beat(&app).await;
     app
+}
+
+/// An aggregator as [`app`] makes it, whose statements Postgres writes down.
+pub(crate) async fn app_written_down() -> App {
+    let options = database().await;
+    let name = options.get_database().unwrap();
+    execute(
+        &options,
+        &format!("ALTER DATABASE {name} SET log_statement = 'all'"),
+    )
+    .await;
+    let app = app_over(Store::new(options));
+    beat(&app).await;
+    app
+}
+
+/// What Postgres wrote down of this aggregator's statements, their first lines: a line here was a round trip there.
+pub(crate) async fn statements(app: &App) -> Vec<String> {
+    let pids: Vec<i32> =
+        sqlx::query_scalar("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
+            .fetch_all(app.store.pool())
+            .await
+            .unwrap();
+    let of_ours = |line: &&str| {
+        pids.iter()
+            .any(|pid| line.contains(&format!("[{pid}] LOG: ")))
+    };
+    let log = std::fs::read_to_string(place("tests").join("postgres/kaeru.log")).unwrap();
+    let said = |line: &str| Some(line.split_once("LOG: ")?.1.trim().to_owned());
+    log.lines().filter(of_ours).filter_map(said).collect()
 }
 
 /// Says that an aggregator is alive, and reads the feed.

@@ -52,16 +52,16 @@ pub(crate) async fn withdraw(
         decision: withdrawn(found.decision, by, reason, now_ms),
         ..found
     };
-    decisions::save(&mut transaction, &stored).await?;
+    decisions::save(&mut transaction, std::slice::from_ref(&stored)).await?;
     // What the event is now, the decider says.
     intake::add(&mut transaction, &event, None, now).await?;
     let expires_at =
         now + chrono::TimeDelta::from_std(parts.config.verdict_idle()).unwrap_or_default();
     let telling = Telling::of(&stored, stored.mode, expires_at);
-    feed::tell(&mut transaction, &[telling], now).await?;
+    let announced = feed::tell(&mut transaction, &[telling], now).await?;
     transaction.commit().await?;
     parts.metrics.withdrawals.inc();
-    parts.decider.told(true);
+    parts.decider.told(announced);
     parts.decider.hurry();
     tracing::info!(event = %stored.event, decision = %stored.id, "withdrawn by an operator");
     Ok(Withdrawn::Done(Box::new(stored)))

@@ -3,16 +3,17 @@
 
 mod seen;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use kaeru_flow::{Decision, Flow, Heard, Now, Standing, Trace, judge};
-use kaeru_protocol::{EventId, EventType, Mode, ReporterId};
+use kaeru_flow::{Decision, Flow, Heard, Standing, Trace, judge};
+use kaeru_protocol::{EventId, EventType, ReporterId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::ENTRY_EVENTS_MAX;
 use crate::census::{Census, What};
 use crate::clock::{millis, timestamp};
 use crate::feed::telling::Occasion;
@@ -20,14 +21,12 @@ use crate::metrics::Metrics;
 use crate::policy::InForce;
 use crate::store::decisions::{self, Stored};
 use crate::store::events::{self, Held, Looked};
-use crate::store::feed::{self, Telling};
-use crate::store::{Error, Result, aggregators, facts, flows, intake, losses, reporters};
+use crate::store::feed::{self, Announced, Telling};
+use crate::store::surroundings::{self, Surroundings};
+use crate::store::{Error, Result, facts, flows};
 
 /// Reports read at once, by the counts of the last look: 20,000 x 500 bytes = 10 MB.
 const READ_MAX: i64 = 20_000;
-/// News that is still on the list may be of reports so much earlier than what is known: those of longer ago are seen only when it
-/// is its turn.
-const LATER_NEWS: TimeDelta = TimeDelta::days(1);
 /// How long a shared id with too many reports is left alone between looks.
 const SHARED_REST: TimeDelta = TimeDelta::seconds(60);
 
@@ -41,17 +40,6 @@ pub(super) struct Look<'a> {
     since: Option<DateTime<Utc>>,
     tellings: Vec<Telling>,
     lessons: BTreeMap<EventType, Flow>,
-}
-
-/// What events are judged by beside their own reports.
-struct Surroundings {
-    heard: BTreeMap<ReporterId, Heard>,
-    outages: Vec<kaeru_flow::Span>,
-    losses: Vec<kaeru_flow::Loss>,
-    flows: HashMap<EventType, Flow>,
-    before: HashMap<EventId, Stored>,
-    /// Under which mode, and until when, its verdict was told.
-    told: HashMap<String, (Mode, DateTime<Utc>)>,
 }
 
 impl<'a> Look<'a> {
@@ -74,13 +62,12 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Looks at these events, in the order of their names.
+    /// Looks at these events, whose rows are locked.
     pub(super) async fn at(
         &mut self,
         connection: &mut PgConnection,
-        names: &[String],
+        held: Vec<Held>,
     ) -> Result<()> {
-        let held = events::lock(&mut *connection, names, timestamp(self.now_ms)).await?;
         let (resting, held): (Vec<Held>, Vec<Held>) =
             held.into_iter().partition(|held| self.is_resting(held));
         for held in resting {
@@ -98,15 +85,14 @@ impl<'a> Look<'a> {
         self,
         connection: &mut PgConnection,
         census: &Census,
-    ) -> Result<bool> {
+    ) -> Result<Option<Announced>> {
         let now = timestamp(self.now_ms);
         let lessons: Vec<Flow> = self.lessons.into_values().collect();
         for (entry, full) in flows::learn(&mut *connection, &lessons, census, now).await? {
             tracing::debug!(entry, "an event type is not learned: too many are");
             census.note(What::Types, full, "", self.metrics);
         }
-        feed::tell(connection, &self.tellings, now).await?;
-        Ok(!self.tellings.is_empty())
+        feed::tell(connection, &self.tellings, now).await
     }
 
     /// An id known to be shared for its number of reports is not read again with each of them.
@@ -123,7 +109,7 @@ impl<'a> Look<'a> {
         let mut read = facts::of_events(&mut *connection, &ids, each_max, self.since(held)).await?;
         let mut traces = Vec::with_capacity(held.len());
         for (held, id) in held.iter().zip(ids) {
-            let facts = read.remove(&id).unwrap_or_default();
+            let facts = read.of.remove(&id).unwrap_or_default();
             if facts.is_empty() {
                 // Its reports are past retention: there is nothing to wait for.
                 events::park(&mut *connection, &held.event, None).await?;
@@ -132,13 +118,13 @@ impl<'a> Look<'a> {
             let fold = || Trace::fold(id.clone(), facts, &self.in_force.policy);
             traces.push((held, unharmed(&id, fold)?));
         }
-        let surroundings = self.surroundings(&mut *connection, &traces).await?;
+        let around = self.surroundings(&mut *connection, &traces).await?;
+        let mut decided = Vec::new();
         let mut looked = Vec::with_capacity(traces.len());
         let mut wakes = Vec::new();
         for (held, trace) in traces {
-            let one = self
-                .judge(&mut *connection, held, &trace, &surroundings)
-                .await?;
+            let (one, decision) = self.judge(held, &trace, &read.heard, &around)?;
+            decided.extend(decision);
             if let Some(at) = one.wake_at
                 && (held.wake_at != one.wake_at || at <= timestamp(self.now_ms))
             {
@@ -146,8 +132,10 @@ impl<'a> Look<'a> {
             }
             looked.push(one);
         }
-        events::save(&mut *connection, &looked).await?;
-        intake::wake(connection, &wakes).await
+        if !decided.is_empty() {
+            decisions::save(&mut *connection, &decided).await?;
+        }
+        events::save(connection, &looked, &wakes).await
     }
 
     /// Since when these events have reports, at most: what was seen of them, and what was not.
@@ -156,7 +144,7 @@ impl<'a> Look<'a> {
             .iter()
             .filter(|held| held.reports > 0)
             .map(|held| held.first_at);
-        Some(seen.chain(self.since).min()? - LATER_NEWS)
+        seen.chain(self.since).min()
     }
 
     async fn surroundings(
@@ -164,64 +152,31 @@ impl<'a> Look<'a> {
         connection: &mut PgConnection,
         traces: &[(&Held, Trace)],
     ) -> Result<Surroundings> {
+        let names: Vec<&str> = traces.iter().map(|(held, _)| &*held.event).collect();
+        let types: BTreeSet<&str> = (traces.iter())
+            .filter_map(|(_, trace)| trace.event_type.as_ref().map(EventType::as_str))
+            .collect();
+        let types: Vec<&str> = types.into_iter().collect();
+        let began_ms = traces.iter().map(|(_, t)| t.may_have_begun_ms()).min();
+        let since = timestamp(began_ms.unwrap_or(self.now_ms));
         let now = timestamp(self.now_ms);
-        let open: BTreeSet<ReporterId> = traces
-            .iter()
-            .flat_map(|(_, t)| t.open_reporters())
-            .collect();
-        let types: BTreeSet<EventType> = traces
-            .iter()
-            .filter_map(|(_, t)| t.event_type.clone())
-            .collect();
-        let began_ms = traces
-            .iter()
-            .map(|(_, t)| t.may_have_begun_ms())
-            .min()
-            .unwrap_or(self.now_ms);
-        let names: Vec<String> = traces.iter().map(|(held, _)| held.event.clone()).collect();
-        let before = decisions::last_of_events(&mut *connection, &names).await?;
-        let live: Vec<String> = before
-            .values()
-            .filter(|b| b.decision.is_in_force())
-            .map(|b| b.event.to_string())
-            .collect();
-        let told = if live.is_empty() {
-            Vec::new()
-        } else {
-            feed::told_of(&mut *connection, &live).await?
-        };
-        Ok(Surroundings {
-            heard: reporters::heard(&mut *connection, &open).await?,
-            outages: aggregators::outages(&mut *connection, now).await?,
-            losses: losses::since(&mut *connection, timestamp(began_ms), now).await?,
-            flows: flows::of_types(&mut *connection, &types.into_iter().collect::<Vec<_>>())
-                .await?,
-            before,
-            told: told
-                .into_iter()
-                .map(|(event, mode, expires_at)| (event, (decisions::mode_of(&mode), expires_at)))
-                .collect(),
-        })
+        surroundings::of_events(connection, &names, &types, since, now).await
     }
 
-    async fn judge(
+    /// What an event's row says from now on, and the decision or revision to be written down.
+    fn judge(
         &mut self,
-        connection: &mut PgConnection,
         held: &Held,
         trace: &Trace,
+        heard: &BTreeMap<ReporterId, Heard>,
         around: &Surroundings,
-    ) -> Result<Looked> {
+    ) -> Result<(Looked, Option<Stored>)> {
         let before = around.before.get(&trace.event);
         let flow = trace
             .event_type
             .as_ref()
             .and_then(|name| around.flows.get(name));
-        let now = Now {
-            at_ms: self.now_ms,
-            heard: &around.heard,
-            outages: &around.outages,
-            losses: &around.losses,
-        };
+        let now = around.now(self.now_ms, heard);
         let judgement = unharmed(&trace.event, || {
             judge(
                 trace,
@@ -233,7 +188,7 @@ impl<'a> Look<'a> {
         })?;
         self.metrics.events_judged.inc();
         let decided = match judgement.decision.clone() {
-            Some(decision) => Some(self.save(&mut *connection, trace, before, decision).await?),
+            Some(decision) => Some(self.decided(trace, before, decision)?),
             None => None,
         };
         if let Some(telling) = self.telling(trace, decided.as_ref(), before, around) {
@@ -251,18 +206,13 @@ impl<'a> Look<'a> {
                 .or_insert_with(|| Flow::new(lesson.event_type.clone()))
                 .add(&lesson);
         }
-        Ok(seen::looked(
-            trace,
-            &judgement,
-            decided.as_ref().or(before),
-            learned,
-        ))
+        let looked = seen::looked(trace, &judgement, decided.as_ref().or(before), learned);
+        Ok((looked, decided))
     }
 
-    /// Writes a new decision or revision down.
-    async fn save(
+    /// A new decision or revision as it is written down.
+    fn decided(
         &self,
-        connection: &mut PgConnection,
         trace: &Trace,
         before: Option<&Stored>,
         decision: Decision,
@@ -282,7 +232,6 @@ impl<'a> Look<'a> {
             revised_at: timestamp(self.now_ms),
             decision,
         };
-        decisions::save(connection, &stored).await?;
         let rule = stored.decision.reason.rule().as_str();
         match (&stored.decision.standing, revised) {
             (Standing::Withdrawn(_), _) => self.metrics.withdrawals.inc(),
@@ -337,19 +286,21 @@ fn new_id(now_ms: u64) -> Result<kaeru_protocol::DecisionId> {
         .map_err(|e| Error::unreadable("a decision id", e))
 }
 
-/// Chunks whose reports, by the last count, are about [`READ_MAX`].
+/// Chunks whose reports, by the last count, are about [`READ_MAX`], in no more events than an entry of the list has.
 fn by_size(held: Vec<Held>) -> Vec<Vec<Held>> {
     let mut chunks: Vec<Vec<Held>> = Vec::new();
-    let mut size = READ_MAX;
+    let mut size = 0;
     for one in held {
         let reports = one.reports.max(10);
-        if size + reports > READ_MAX {
-            chunks.push(Vec::new());
-            size = 0;
-        }
-        size += reports;
-        if let Some(chunk) = chunks.last_mut() {
-            chunk.push(one);
+        match chunks.last_mut() {
+            Some(chunk) if size + reports <= READ_MAX && chunk.len() < ENTRY_EVENTS_MAX => {
+                size += reports;
+                chunk.push(one);
+            }
+            _ => {
+                size = reports;
+                chunks.push(vec![one]);
+            }
         }
     }
     chunks

@@ -43,6 +43,31 @@ async fn told(app: &App) -> Vec<(String, Verdict, Mode)> {
 }
 
 #[tokio::test]
+async fn a_failure_is_decided_in_few_round_trips() {
+    let app = testing::app_written_down().await;
+    let (mut web, mut backend) = (Side::new(1, "shop/web"), Side::new(2, "shop/backend"));
+    let mut open = report("e-2", Kind::Running);
+    open.due_ms = Some(60_000);
+    open.opened = Some(1);
+    // Nothing is said for the first time, and the event is known, of a type, and open.
+    for report in [attempt("e-1", None, 200), open] {
+        web.state(&app, report).await.unwrap();
+    }
+    let mut failure = failed("e-1", Some("shop/web"));
+    failure.call_mut().event_type = Some("order.placed".parse().unwrap());
+    backend.state(&app, failure.clone()).await.unwrap();
+    app.decider.decide_once(clock::now_ms()).await;
+    let before = testing::statements(&app).await.len();
+    failure.event = "e-2".parse().unwrap();
+    backend.state(&app, failure).await.unwrap();
+    let spoken = testing::statements(&app).await.split_off(before);
+    // One of them is the test's own.
+    assert_eq!(spoken.len() - 1, 11, "{spoken:#?}");
+    let page = app.feed.page(None, clock::now_ms()).unwrap();
+    assert_eq!(page.verdicts.len(), 2, "it need not be read back");
+}
+
+#[tokio::test]
 async fn a_failure_is_decided_by_the_commit_that_stores_it() {
     let app = testing::app().await;
     let mut web = Side::new(1, "shop/web");
@@ -113,7 +138,7 @@ async fn what_was_committed_undecided_is_decided_after_a_restart() {
         ),
         (0, 1)
     );
-    killed.store.close().await;
+    drop(killed);
 
     let next = testing::app_over(Store::new(database));
     beat(&next).await;
@@ -155,6 +180,30 @@ async fn deciders_that_race_make_one_decision_each_and_one_feed() {
     let feed = told(&one).await;
     assert_eq!((feed.len(), &feed), (200, &told(&two).await));
     assert_eq!(number(&one, "SELECT feed_seq FROM store").await, 200);
+}
+
+#[tokio::test]
+async fn a_failure_that_cannot_be_decided_at_once_is_stored_for_the_decider() {
+    let app = testing::app().await;
+    let mut web = Side::new(1, "shop/web");
+    web.state(&app, failed("bad", None)).await.unwrap();
+    sqlx::query("UPDATE decisions SET body = '{}'")
+        .execute(app.store.pool())
+        .await
+        .unwrap();
+    let reports = vec![
+        web.next(failed("bad", None)),
+        web.next(failed("good", None)),
+    ];
+    let receipt = app.ingest.store(web.batch(reports)).await.unwrap();
+    assert_eq!(receipt.accepted, 2);
+    assert_eq!(
+        (number(&app, DECISIONS).await, number(&app, NEWS).await),
+        (1, 1)
+    );
+    app.decider.decide_once(clock::now_ms()).await;
+    assert_eq!(number(&app, DECISIONS).await, 2);
+    assert_eq!(told(&app).await.len(), 2);
 }
 
 #[tokio::test]

@@ -72,6 +72,14 @@ impl Live {
         evicted
     }
 
+    /// Takes in what came last up to `head`, where that is all that is missing; says how many verdicts had to leave early, or
+    /// `None` where others told something before, which must be read first.
+    pub fn take_next(&mut self, head: &Head, told: Vec<Told>) -> Option<u64> {
+        let count = i64::try_from(told.len()).ok()?;
+        let is_next = *self.epoch == *head.epoch && self.seq + count == head.seq;
+        is_next.then(|| self.take(head, false, told))
+    }
+
     /// Drops verdicts that ran out.
     pub fn expire(&mut self, now_ms: u64) {
         self.by_seq.retain(|_, told| {

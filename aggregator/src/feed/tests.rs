@@ -69,6 +69,23 @@ fn a_cursor_that_is_ahead_of_what_was_read_is_known() {
 }
 
 #[test]
+fn what_we_told_is_taken_in_unread_where_nobody_told_anything_before() {
+    let mut live = Live::default();
+    assert_eq!(live.take_next(&head("e", 1), vec![told(1, "a")]), None);
+    live.take(&head("e", 2), true, vec![told(2, "a")]);
+    assert_eq!(live.take_next(&head("e", 4), vec![told(4, "b")]), None);
+    assert_eq!(live.take_next(&head("f", 3), vec![told(3, "b")]), None);
+    assert_eq!(events(&live, Some("e:2")), (false, "e:2".into(), vec![]));
+    let next = vec![told(3, "b"), told(4, "a")];
+    assert_eq!(live.take_next(&head("e", 4), next.clone()), Some(0));
+    assert_eq!(live.take_next(&head("e", 4), next), None, "once");
+    assert_eq!(
+        events(&live, Some("e:2")),
+        (false, "e:4".into(), vec!["b".into(), "a".into()])
+    );
+}
+
+#[test]
 fn another_history_starts_over() {
     let mut live = Live::default();
     live.take(&head("e", 2), true, vec![told(2, "a")]);

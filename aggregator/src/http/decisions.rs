@@ -127,14 +127,13 @@ async fn one(State(app): State<App>, InPath(id): InPath<String>) -> Result<Json<
 
 /// A decision in full, as of one moment.
 pub(super) async fn read(app: &App, id: &DecisionId) -> store::Result<Option<StoryView>> {
-    let mut connection = app.store.connection().await?;
-    let in_force = app.policies.current(&mut connection, &app.metrics).await?;
-    drop(connection);
     let mut snapshot = app.store.snapshot().await?;
+    let in_force = app.policies.current(&mut snapshot, &app.metrics).await?;
     let Some(stored) = decisions::find(&mut snapshot, id).await? else {
         return Ok(None);
     };
-    let story = Story::read(&mut snapshot, &in_force, stored).await?;
+    let event = pages::event(&mut snapshot, stored.event.as_str()).await?;
+    let story = Story::read(&mut snapshot, &in_force, stored, event.as_ref()).await?;
     Ok(Some(StoryView::new(story, &in_force)))
 }
 

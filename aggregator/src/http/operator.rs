@@ -132,20 +132,15 @@ async fn is_rollable(app: &App, event: &EventId) -> Result<(), Error> {
             name: event.to_string(),
         }),
         Some(true) => refused(format!("{event} is an id that several events share")),
-        Some(false) => {
-            let last = decisions::last_of_events(&mut connection, &[event.to_string()]).await?;
-            match last.get(event) {
-                Some(stored)
-                    if decisions::standing_word(&stored.decision.standing) != "withdrawn" =>
-                {
-                    refused(format!(
-                        "{event} is being rolled back by decision {}",
-                        stored.id
-                    ))
-                }
-                _ => Ok(()),
+        Some(false) => match decisions::last_of_event(&mut connection, event).await? {
+            Some(stored) if decisions::standing_word(&stored.decision.standing) != "withdrawn" => {
+                refused(format!(
+                    "{event} is being rolled back by decision {}",
+                    stored.id
+                ))
             }
-        }
+            _ => Ok(()),
+        },
     }
 }
 

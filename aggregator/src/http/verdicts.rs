@@ -159,9 +159,9 @@ async fn one(
 ) -> Result<Json<VerdictView>, Error> {
     let event: EventId = parse("id", &id)?;
     let mut connection = app.store.connection().await?;
-    let last = decisions::last_of_events(&mut connection, &[event.to_string()]).await?;
+    let last = decisions::last_of_event(&mut connection, &event).await?;
     let in_force = app.policies.last_known();
-    let view = match last.get(&event) {
+    let view = match &last {
         None => VerdictView {
             event: id,
             verdict: "proceed",

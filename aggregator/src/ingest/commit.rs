@@ -8,7 +8,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use kaeru_protocol::{
     Body, Call, EventReport, Kind, Outcome, ProxyStatus, Receipt, Rejection, Reporter, Word,
 };
-use sqlx::{Acquire as _, PgConnection};
+use sqlx::{Connection as _, PgConnection};
 
 use super::batch::rejection;
 use super::{Batch, Fault};
@@ -18,10 +18,11 @@ use crate::clock::{self, timestamp};
 use crate::decider::Due;
 use crate::store::calls::Calls;
 use crate::store::days::{self, Kept, day_of};
-use crate::store::history::{self, History};
+use crate::store::feed::Announced;
+use crate::store::history::History;
 use crate::store::reporters::{self, Sender, Stranger};
 use crate::store::reports::{self, Row, reporter_number};
-use crate::store::{Error, Result, intake, patiently};
+use crate::store::{Error, Kept as KeptConnection, Result, intake, patiently};
 
 /// Failed events that are decided before the commit; the others wait for the decider, so that a storm of failures
 /// holds no acknowledgement up: 64 events take about 20 ms.
@@ -31,6 +32,7 @@ const URGENT_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Committer {
     parts: Arc<Parts>,
+    connection: KeptConnection,
     calls: Calls,
     made: HashSet<NaiveDate>,
     /// Of which store the above is true.
@@ -55,10 +57,41 @@ struct Group<'a> {
 struct Written {
     /// Reports that were new.
     rows: u64,
-    /// Something was told.
-    told: bool,
+    /// What was told.
+    told: Option<Announced>,
     /// There is something for the decider at once.
     hurry: bool,
+}
+
+/// Why nothing was written.
+#[derive(Debug)]
+enum Unwritten {
+    /// Failed events could not be decided.
+    Undecided,
+    /// The store did not take it.
+    Failed(Error),
+}
+
+impl Unwritten {
+    /// Whether the same may be written if the decider decides later: failed events could not be, or two transactions met.
+    fn is_worth_another(&self) -> bool {
+        match self {
+            Self::Undecided => true,
+            Self::Failed(error) => error.is_collision(),
+        }
+    }
+}
+
+impl From<Error> for Unwritten {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<sqlx::Error> for Unwritten {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Failed(error.into())
+    }
 }
 
 impl Committer {
@@ -66,6 +99,7 @@ impl Committer {
     pub(super) fn new(parts: Arc<Parts>) -> Self {
         Self {
             parts,
+            connection: KeptConnection::default(),
             calls: Calls::default(),
             made: HashSet::new(),
             history: None,
@@ -78,47 +112,51 @@ impl Committer {
         batches: &[Batch],
     ) -> Vec<std::result::Result<Receipt, Fault>> {
         let everyone: Vec<&Batch> = batches.iter().collect();
-        let outcome = match patiently(self.attempt(&everyone)).await {
-            // Two transactions met: once more.
-            Err(error) if error.is_collision() => patiently(self.attempt(&everyone)).await,
+        let outcome = match patiently(self.attempt(&everyone, URGENT_MAX)).await {
+            Err(unwritten) if unwritten.is_worth_another() => {
+                patiently(self.attempt(&everyone, 0)).await
+            }
             outcome => outcome,
         };
         match outcome {
-            Ok(outcomes) => outcomes,
-            Err(error @ Error::Unavailable(_)) => {
+            Ok(outcomes) => return outcomes,
+            Err(Unwritten::Failed(error)) => {
                 self.parts.metrics.store_failed(&error, "storing reports");
-                vec![Err(Fault::StoreAway); batches.len()]
+                if matches!(error, Error::Unavailable(_)) {
+                    return vec![Err(Fault::StoreAway); batches.len()];
+                }
             }
-            Err(error) => {
-                self.parts.metrics.store_failed(&error, "storing reports");
-                // A partition may be gone that was known.
-                self.made.clear();
-                self.each_alone(batches).await
-            }
+            Err(Unwritten::Undecided) => {}
         }
+        // A partition may be gone that was known.
+        self.made.clear();
+        self.each_alone(batches).await
     }
 
     /// After a statement was refused: the batch that caused it fails alone.
     async fn each_alone(&mut self, batches: &[Batch]) -> Vec<std::result::Result<Receipt, Fault>> {
         let mut outcomes = Vec::with_capacity(batches.len());
         for batch in batches {
-            let outcome = match patiently(self.attempt(&[batch])).await {
+            let outcome = match patiently(self.attempt(&[batch], 0)).await {
                 Ok(mut one) => one.pop().unwrap_or(Err(Fault::Broken)),
-                Err(Error::Unavailable(_)) => Err(Fault::StoreAway),
-                Err(error) => {
+                Err(Unwritten::Failed(Error::Unavailable(_))) => Err(Fault::StoreAway),
+                Err(Unwritten::Failed(error)) => {
                     self.parts.metrics.store_failed(&error, "storing one batch");
                     Err(Fault::Broken)
                 }
+                Err(Unwritten::Undecided) => Err(Fault::Broken),
             };
             outcomes.push(outcome);
         }
         outcomes
     }
 
+    /// One transaction, in which so many failed events are decided; the decider has the others.
     async fn attempt(
         &mut self,
         batches: &[&Batch],
-    ) -> Result<Vec<std::result::Result<Receipt, Fault>>> {
+        urgent_max: usize,
+    ) -> std::result::Result<Vec<std::result::Result<Receipt, Fault>>, Unwritten> {
         let timer = self.parts.metrics.commit_seconds.start_timer();
         let now_ms = clock::now_ms();
         let now = timestamp(now_ms);
@@ -133,10 +171,12 @@ impl Committer {
             let least = clocks.entry(id).or_insert(ahead_ms);
             *least = ahead_ms.min(*least);
         }
-        let mut transaction = self.parts.store.begin().await?;
-        self.follow_history(&mut transaction).await?;
+        let mut connection = self.connection.take(&self.parts.store, now_ms).await?;
+        let mut transaction = connection.begin().await?;
         let census = &self.parts.census;
-        let strangers = reporters::hear(&mut transaction, &senders, &clocks, census, now).await?;
+        let (history, strangers) =
+            reporters::hear(&mut transaction, &senders, &clocks, census, now).await?;
+        self.follow_history(history);
         let stranger = |batch: &Batch| {
             let id = reporter_number(batch.sender.reporter.id);
             // Two services in one group under one id: the first to be known keeps it.
@@ -146,8 +186,11 @@ impl Committer {
         let mut group = self
             .group(batches, |batch| stranger(batch).is_some(), now)
             .await?;
-        let written = self.write(&mut transaction, &mut group, now_ms).await?;
+        let written = self
+            .write(&mut transaction, &mut group, now_ms, urgent_max)
+            .await?;
         transaction.commit().await?;
+        self.connection.keep(connection, now_ms);
         timer.observe_duration();
         self.count(&group, written.rows);
         self.parts.decider.told(written.told);
@@ -182,14 +225,12 @@ impl Committer {
     }
 
     /// Forgets what was read of another store: in a restored one the same number may name another call.
-    async fn follow_history(&mut self, connection: &mut PgConnection) -> Result<()> {
-        let current = Some(history::current(connection).await?);
+    fn follow_history(&mut self, current: Option<History>) {
         if self.history != current {
             self.calls = Calls::default();
             self.made.clear();
             self.history = current;
         }
-        Ok(())
     }
 
     /// Makes rows of the batches' reports.
@@ -287,7 +328,8 @@ impl Committer {
         connection: &mut PgConnection,
         group: &mut Group<'_>,
         now_ms: u64,
-    ) -> Result<Written> {
+        urgent_max: usize,
+    ) -> std::result::Result<Written, Unwritten> {
         let now = timestamp(now_ms);
         let new = reports::insert(&mut *connection, &mut group.rows, now).await?;
         for key in &new.statuses {
@@ -306,48 +348,34 @@ impl Committer {
         let (mut urgent, others): (Vec<String>, Vec<String>) = (news.into_iter())
             .map(str::to_owned)
             .partition(|event| group.urgent.contains(event.as_str()));
-        let mut late = urgent.split_off(urgent.len().min(URGENT_MAX));
-        let due = Due {
-            names: urgent,
-            since: group.since,
+        let decider = &self.parts.decider;
+        let urgent_max = if decider.may_decide(now_ms) {
+            urgent_max
+        } else {
+            0
         };
-        let told = self.decide(&mut *connection, &due, now_ms).await;
-        if told.is_none() {
-            late.extend(due.names);
+        let late = urgent.split_off(urgent.len().min(urgent_max));
+        let mut told = None;
+        if !urgent.is_empty() {
+            let due = Due {
+                names: urgent,
+                since: group.since,
+            };
+            let outcome = decider.decide(&mut *connection, &due, now_ms).await;
+            told = outcome.map_err(|error| {
+                let metrics = &self.parts.metrics;
+                metrics.store_failed(&error, "deciding failed events at once");
+                Unwritten::Undecided
+            })?;
         }
         intake::add(&mut *connection, &late, group.since, now).await?;
         let gathered_at = now + intake::gather(others.len());
         intake::add(connection, &others, group.since, gathered_at).await?;
         Ok(Written {
-            told: told.unwrap_or(false),
+            told,
             rows: new.rows,
             hurry: !late.is_empty(),
         })
-    }
-
-    /// Decides failed events in a transaction within the transaction. `None` leaves them to the decider.
-    async fn decide(&self, connection: &mut PgConnection, due: &Due, now_ms: u64) -> Option<bool> {
-        if due.names.is_empty() {
-            return Some(false);
-        }
-        if !self.parts.decider.may_decide(now_ms) {
-            return None;
-        }
-        let attempt = async {
-            let mut within = connection.begin().await?;
-            let told = self.parts.decider.decide(&mut within, due, now_ms).await?;
-            within.commit().await?;
-            Ok::<bool, Error>(told)
-        };
-        match attempt.await {
-            Ok(told) => Some(told),
-            Err(error) => {
-                self.parts
-                    .metrics
-                    .store_failed(&error, "deciding failed events at once");
-                None
-            }
-        }
     }
 
     fn count(&self, group: &Group<'_>, stored: u64) {

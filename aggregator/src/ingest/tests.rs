@@ -403,7 +403,7 @@ async fn a_report_comes_back_as_it_was_stated() {
     let event = stated.event.clone();
     let read =
         crate::store::facts::of_events(&mut connection, std::slice::from_ref(&event), 10, None);
-    let facts = read.await.unwrap().remove(&event).unwrap();
+    let facts = read.await.unwrap().of.remove(&event).unwrap();
     assert_eq!(facts.len(), 1);
     assert_eq!(facts[0].report, stated);
 }

@@ -4,6 +4,7 @@ mod quiet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use kaeru_flow::Span;
+use serde::Deserialize;
 use sqlx::PgConnection;
 
 use super::Result;
@@ -13,9 +14,9 @@ pub(crate) use quiet::SILENCE_MS;
 pub use quiet::{Alive, quiet, unheard};
 
 /// Outages and aggregators older than this matter to no open event.
-const KEPT: TimeDelta = TimeDelta::days(1);
+pub(super) const KEPT: TimeDelta = TimeDelta::days(1);
 /// Outages that are read at most: the newest. One a second for over an hour.
-const OUTAGES_MAX: i64 = 4_096;
+pub(super) const OUTAGES_MAX: i64 = 4_096;
 
 /// This aggregator is alive. Writes down since when reports could not be taken, if they could not: nobody was
 /// alive, it was not itself, another fell silent without goodbye, or (`refused_since`) it had to refuse some.
@@ -90,22 +91,21 @@ pub(crate) async fn leave(
     Ok(())
 }
 
-/// Times in which reports could not be taken, or had yet to come, oldest first.
-pub(crate) async fn outages(
-    connection: &mut PgConnection,
-    now: DateTime<Utc>,
-) -> Result<Vec<Span>> {
-    let rows: Vec<(DateTime<Utc>, DateTime<Utc>)> = sqlx::query_as(
-        "SELECT since, until FROM outages WHERE until > $1 ORDER BY since DESC LIMIT $2",
-    )
-    .bind(now - KEPT)
-    .bind(OUTAGES_MAX)
-    .fetch_all(connection)
-    .await?;
-    Ok(unheard(rows.into_iter().rev().map(|(since, until)| Span {
-        from_ms: millis(since),
-        to_ms: millis(until),
-    })))
+/// A time in which reports could not be taken, as it stands in the store.
+#[derive(Deserialize)]
+pub(super) struct OutageRow {
+    since: DateTime<Utc>,
+    until: DateTime<Utc>,
+}
+
+impl OutageRow {
+    /// What it says.
+    pub(super) fn span(&self) -> Span {
+        Span {
+            from_ms: millis(self.since),
+            to_ms: millis(self.until),
+        }
+    }
 }
 
 /// Forgets what is too old to matter.

@@ -1,12 +1,11 @@
 //! Breakers: event types that too many events of were doomed at once. A breaker holds for one version of the
 //! policy, until an operator closes it. The empty type stands for events of no type.
 
-use std::collections::BTreeSet;
-
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};
 
 use super::{Result, policies};
+use crate::policy::InForce;
 
 /// A breaker that tripped.
 #[derive(Debug, Clone, PartialEq, Eq, FromRow)]
@@ -46,27 +45,16 @@ pub(crate) async fn open(
     .await?)
 }
 
-/// The types whose breaker is open under this policy.
-pub(crate) async fn open_types(
-    connection: &mut PgConnection,
-    policy_version: i64,
-) -> Result<BTreeSet<String>> {
-    let types: Vec<String> = sqlx::query_scalar(
-        "SELECT type FROM breakers WHERE policy_version = $1 AND closed_at IS NULL",
-    )
-    .bind(policy_version)
-    .fetch_all(connection)
-    .await?;
-    Ok(types.into_iter().collect())
-}
-
-/// The breaker of this type, where it is open under this policy.
+/// The breaker of this type, where it is open by what is in force.
 pub(crate) async fn open_of(
     connection: &mut PgConnection,
     event_type: &str,
-    policy_version: i64,
+    in_force: &InForce,
 ) -> Result<Option<Breaker>> {
-    let last = last(connection, event_type, policy_version).await?;
+    if !in_force.tripped.contains(event_type) {
+        return Ok(None);
+    }
+    let last = last(connection, event_type, in_force.version()).await?;
     Ok(last.filter(|breaker| breaker.closed_at.is_none()))
 }
 

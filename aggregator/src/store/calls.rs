@@ -1,10 +1,11 @@
 //! The dictionary of calls: what attempts have in common, once, so that a report row holds one number for it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use chrono::NaiveDate;
 use kaeru_protocol::Call;
+use serde::Deserialize;
 use sqlx::{PgConnection, PgPool};
 
 use super::Result;
@@ -198,29 +199,30 @@ async fn touch(pool: &PgPool, calls: &[Call], today: NaiveDate) -> Result<HashMa
     Ok(rows.into_iter().filter_map(named).collect())
 }
 
+/// A call as it stands in the dictionary.
+#[derive(Debug, Deserialize)]
+pub(super) struct CallRow {
+    id: i32,
+    caller: String,
+    callee: String,
+    method: Box<str>,
+    path: Box<str>,
+    event_type: String,
+}
+
 /// The calls that have these numbers.
-pub(crate) async fn of_numbers(
-    connection: &mut PgConnection,
-    numbers: &BTreeSet<i32>,
-) -> Result<HashMap<i32, Arc<Call>>> {
-    type Row = (i32, String, String, String, String, String);
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, caller, callee, method, path, event_type FROM calls WHERE id = ANY($1)",
-    )
-    .bind(numbers.iter().copied().collect::<Vec<_>>())
-    .fetch_all(connection)
-    .await?;
-    let call = |(id, caller, callee, method, path, event_type): Row| {
+pub(super) fn of_rows(rows: Vec<CallRow>) -> HashMap<i32, Arc<Call>> {
+    let call = |row: CallRow| {
         let call = Call {
-            event_type: present(&event_type).and_then(|name| name.parse().ok()),
-            from: present(&caller).and_then(|caller| caller.parse().ok()),
-            to: present(&callee).and_then(|callee| callee.parse().ok()),
-            method: method.into(),
-            path: path.into(),
+            event_type: present(&row.event_type).and_then(|name| name.parse().ok()),
+            from: present(&row.caller).and_then(|caller| caller.parse().ok()),
+            to: present(&row.callee).and_then(|callee| callee.parse().ok()),
+            method: row.method,
+            path: row.path,
         };
-        (id, Arc::new(call))
+        (row.id, Arc::new(call))
     };
-    Ok(rows.into_iter().map(call).collect())
+    rows.into_iter().map(call).collect()
 }
 
 /// The dictionary writes an absent name as an empty one.

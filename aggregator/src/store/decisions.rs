@@ -4,11 +4,10 @@
 mod body;
 mod history;
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
 use kaeru_flow::{Decision, Standing};
 use kaeru_protocol::{DecisionId, EventId, EventType, Mode};
+use serde::Deserialize;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
@@ -36,7 +35,7 @@ pub(crate) struct Stored {
 }
 
 /// A decision's row; every query of whole decisions selects [`COLUMNS`].
-#[derive(Debug, FromRow)]
+#[derive(Debug, Deserialize, FromRow)]
 pub(crate) struct Row {
     id: String,
     event: String,
@@ -93,21 +92,19 @@ impl TryFrom<Row> for Stored {
     }
 }
 
-/// The last decision about each of these events, withdrawn or not.
-pub(crate) async fn last_of_events(
+/// The last decision about an event, withdrawn or not.
+pub(crate) async fn last_of_event(
     connection: &mut PgConnection,
-    events: &[String],
-) -> Result<HashMap<EventId, Stored>> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT DISTINCT ON (event) id, event, type, mode, revised_at, body FROM decisions
-         WHERE event = ANY($1) ORDER BY event, decided_at DESC, id DESC",
+    event: &EventId,
+) -> Result<Option<Stored>> {
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT id, event, type, mode, revised_at, body FROM decisions
+         WHERE event = $1 ORDER BY decided_at DESC, id DESC LIMIT 1",
     )
-    .bind(events)
-    .fetch_all(connection)
+    .bind(event.as_str())
+    .fetch_optional(connection)
     .await?;
-    rows.into_iter()
-        .map(|row| Stored::try_from(row).map(|stored| (stored.event.clone(), stored)))
-        .collect()
+    row.map(Stored::try_from).transpose()
 }
 
 /// One decision by its id.
@@ -121,72 +118,67 @@ pub(crate) async fn find(connection: &mut PgConnection, id: &DecisionId) -> Resu
     row.map(Stored::try_from).transpose()
 }
 
-/// Writes a decision's revision: the first makes its row, later ones change it; each is kept, and who stated the
-/// evidence, for reports are let go before decisions.
-pub(crate) async fn save(connection: &mut PgConnection, stored: &Stored) -> Result<()> {
-    let decision = &stored.decision;
-    let body = Json(Body::from(decision));
-    let withdrawal = match &decision.standing {
-        Standing::Withdrawn(withdrawal) => Some(withdrawal),
+/// Writes revisions of decisions about different events: the first makes a decision's row, later ones change it; each is kept,
+/// and who stated the evidence, for reports are let go before decisions.
+pub(crate) async fn save(connection: &mut PgConnection, all: &[Stored]) -> Result<()> {
+    fn column<'a, T>(all: &'a [Stored], of: impl Fn(&'a Stored) -> T) -> Vec<T> {
+        all.iter().map(of).collect()
+    }
+    let withdrawal = |stored: &'_ Stored| match &stored.decision.standing {
+        Standing::Withdrawn(withdrawal) => Some(withdrawal.clone()),
         Standing::Live | Standing::Contested => None,
     };
-    let revision = i32::try_from(decision.revision).unwrap_or(i32::MAX);
+    let evidence = || {
+        let of = |stored| move |evidence| (stored, evidence);
+        all.iter()
+            .flat_map(move |stored: &Stored| stored.decision.evidence.iter().map(of(stored)))
+    };
     sqlx::query(
-        "INSERT INTO decisions (id, event, type, revision, state, mode, failed, policy_version,
-             flow_version, decided_at, revised_at, body, withdrawn_by, withdrawn_for, withdrawn_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
-         ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, state = excluded.state,
-             type = coalesce(excluded.type, decisions.type),
-             revised_at = excluded.revised_at, body = excluded.body,
-             withdrawn_by = excluded.withdrawn_by, withdrawn_for = excluded.withdrawn_for,
-             withdrawn_at = excluded.withdrawn_at",
-    )
-    .bind(stored.id.as_str())
-    .bind(stored.event.as_str())
-    .bind(stored.event_type.as_ref().map(EventType::as_str))
-    .bind(revision)
-    .bind(standing_word(&decision.standing))
-    .bind(mode_word(stored.mode))
-    .bind(decision.reason.failed().map(kaeru_protocol::Peer::as_str))
-    .bind(decision.policy_version.cast_signed())
-    .bind(decision.flow_version.map(u64::cast_signed))
-    .bind(timestamp(decision.decided_ms))
-    .bind(stored.revised_at)
-    .bind(&body)
-    .bind(withdrawal.map(|w| &*w.by))
-    .bind(withdrawal.map(|w| &*w.reason))
-    .bind(withdrawal.map(|w| timestamp(w.at_ms)))
-    .execute(&mut *connection)
-    .await?;
-    sqlx::query(
-        "WITH stated AS (
+        "WITH new AS MATERIALIZED (
+             SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[],
+                 $8::bigint[], $9::bigint[], $10::timestamptz[], $11::timestamptz[], $12::jsonb[], $13::text[],
+                 $14::text[], $15::timestamptz[])
+                 AS new (id, event, type, revision, state, mode, failed, policy_version, flow_version, decided_at,
+                     revised_at, body, withdrawn_by, withdrawn_for, withdrawn_at)
+         ), decided AS (
+             INSERT INTO decisions (id, event, type, revision, state, mode, failed, policy_version,
+                 flow_version, decided_at, revised_at, body, withdrawn_by, withdrawn_for, withdrawn_at)
+             SELECT * FROM new
+             ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, state = excluded.state,
+                 type = coalesce(excluded.type, decisions.type),
+                 revised_at = excluded.revised_at, body = excluded.body,
+                 withdrawn_by = excluded.withdrawn_by, withdrawn_for = excluded.withdrawn_for,
+                 withdrawn_at = excluded.withdrawn_at
+         ), stated AS (
              INSERT INTO decision_evidence (decision, reporter, seq, service, proxy, received)
-             SELECT $1, r.reporter, r.seq, v.service, v.proxy, r.received
-             FROM unnest($5::bigint[], $6::bigint[]) AS key (reporter, seq)
-             JOIN reports r ON r.reporter = key.reporter AND r.seq = key.seq AND r.event = $7
+             SELECT key.decision, r.reporter, r.seq, v.service, v.proxy, r.received
+             FROM unnest($16::text[], $17::text[], $18::bigint[], $19::bigint[])
+                 AS key (decision, event, reporter, seq)
+             JOIN reports r ON r.reporter = key.reporter AND r.seq = key.seq AND r.event = key.event
              JOIN reporters v ON v.id = r.reporter
-             ON CONFLICT DO NOTHING)
-         INSERT INTO decision_revisions (decision, revision, at, body) VALUES ($1, $2, $3, $4)",
+             ON CONFLICT DO NOTHING
+         )
+         INSERT INTO decision_revisions (decision, revision, at, body) SELECT id, revision, revised_at, body FROM new",
     )
-    .bind(stored.id.as_str())
-    .bind(revision)
-    .bind(stored.revised_at)
-    .bind(&body)
-    .bind(
-        decision
-            .evidence
-            .iter()
-            .map(|e| e.key.reporter.0.cast_signed())
-            .collect::<Vec<_>>(),
-    )
-    .bind(
-        decision
-            .evidence
-            .iter()
-            .map(|e| e.key.seq.cast_signed())
-            .collect::<Vec<_>>(),
-    )
-    .bind(stored.event.as_str())
+    .bind(column(all, |s| s.id.as_str()))
+    .bind(column(all, |s| s.event.as_str()))
+    .bind(column(all, |s| s.event_type.as_ref().map(EventType::as_str)))
+    .bind(column(all, |s| i32::try_from(s.decision.revision).unwrap_or(i32::MAX)))
+    .bind(column(all, |s| standing_word(&s.decision.standing)))
+    .bind(column(all, |s| mode_word(s.mode)))
+    .bind(column(all, |s| s.decision.reason.failed().map(kaeru_protocol::Peer::as_str)))
+    .bind(column(all, |s| s.decision.policy_version.cast_signed()))
+    .bind(column(all, |s| s.decision.flow_version.map(u64::cast_signed)))
+    .bind(column(all, |s| timestamp(s.decision.decided_ms)))
+    .bind(column(all, |s| s.revised_at))
+    .bind(column(all, |s| Json(Body::from(&s.decision))))
+    .bind(column(all, |s| withdrawal(s).map(|w| w.by)))
+    .bind(column(all, |s| withdrawal(s).map(|w| w.reason)))
+    .bind(column(all, |s| withdrawal(s).map(|w| timestamp(w.at_ms))))
+    .bind(evidence().map(|(s, _)| s.id.as_str()).collect::<Vec<_>>())
+    .bind(evidence().map(|(s, _)| s.event.as_str()).collect::<Vec<_>>())
+    .bind(evidence().map(|(_, e)| e.key.reporter.0.cast_signed()).collect::<Vec<_>>())
+    .bind(evidence().map(|(_, e)| e.key.seq.cast_signed()).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
 use kaeru_protocol::EventId;
-use sqlx::{FromRow, PgConnection};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgConnection, Row as _};
 
-use super::{Error, Result, intake};
+use super::{Error, Result, intake, policies};
 
 /// What of an event's row the next look needs.
 #[derive(Debug, Clone, FromRow)]
@@ -60,49 +61,51 @@ pub(crate) struct Looked {
     pub(crate) learned: bool,
 }
 
-impl Held {
-    fn made(event: String, now: DateTime<Utc>) -> Self {
-        Self {
-            event,
-            learned: false,
-            shared: false,
-            reports: 0,
-            first_at: now,
-            wake_at: None,
-        }
-    }
-}
-
-/// Locks the rows of these events, making those that are not there, in one order.
+/// Locks what is in force (`policies.rs`), then the rows of these events, making those that are not there. What is read from
+/// here on was committed before, or waits for us.
 pub(crate) async fn lock(
     connection: &mut PgConnection,
     events: &[String],
     now: DateTime<Utc>,
 ) -> Result<Vec<Held>> {
-    let made: Vec<String> = sqlx::query_scalar(
-        "INSERT INTO events (event, state, borrowed, first_at, last_at, last_received)
-         SELECT event, 'running', false, $2, $2, $2 FROM unnest($1::text[]) AS new (event) ORDER BY event
-         ON CONFLICT (event) DO NOTHING RETURNING event",
+    let rows: Vec<Option<Held>> = sqlx::query(
+        "WITH held AS (
+             SELECT event, learned, shared, reports, first_at, wake_at FROM events
+             WHERE event = ANY($1) ORDER BY event FOR UPDATE
+         ), made AS (
+             INSERT INTO events (event, state, borrowed, first_at, last_at, last_received)
+             SELECT event, 'running', false, $2, $2, $2 FROM unnest($1::text[]) AS new (event)
+             WHERE event NOT IN (SELECT event FROM held) ORDER BY event
+             ON CONFLICT (event) DO NOTHING RETURNING event, learned, shared, reports, first_at, wake_at
+         )
+         SELECT row.* FROM pg_advisory_xact_lock_shared($3) AS in_force
+         LEFT JOIN (SELECT * FROM held UNION ALL SELECT * FROM made) AS row ON true",
     )
     .bind(events)
     .bind(now)
+    .bind(policies::LOCK)
+    .try_map(|row: PgRow| {
+        let event: Option<String> = row.try_get("event")?;
+        event.map(|_| Held::from_row(&row)).transpose()
+    })
     .fetch_all(&mut *connection)
     .await?;
-    let fresh: HashSet<&str> = made.iter().map(String::as_str).collect();
-    let others: Vec<&str> = (events.iter().map(String::as_str))
-        .filter(|event| !fresh.contains(event))
-        .collect();
-    let mut held: Vec<Held> = Vec::new();
-    if !others.is_empty() {
-        held = sqlx::query_as(
+    let mut held: Vec<Held> = rows.into_iter().flatten().collect();
+    if held.len() < events.len() {
+        // Made by somebody else since the statement began: it saw neither them nor room for them.
+        let names: HashSet<&str> = held.iter().map(|held| &*held.event).collect();
+        let others: Vec<&str> = (events.iter().map(String::as_str))
+            .filter(|event| !names.contains(event))
+            .collect();
+        let others: Vec<Held> = sqlx::query_as(
             "SELECT event, learned, shared, reports, first_at, wake_at FROM events
              WHERE event = ANY($1) ORDER BY event FOR UPDATE",
         )
         .bind(others)
         .fetch_all(connection)
         .await?;
+        held.extend(others);
     }
-    held.extend(made.into_iter().map(|event| Held::made(event, now)));
     held.sort_unstable_by(|a, b| a.event.cmp(&b.event));
     Ok(held)
 }
@@ -125,11 +128,20 @@ pub(crate) async fn due(
     )
 }
 
-/// Writes down what was seen.
-pub(crate) async fn save(connection: &mut PgConnection, events: &[Looked]) -> Result<()> {
+/// Writes down what was seen, and on the decider's list which of them are to be looked at again at their times.
+pub(crate) async fn save(
+    connection: &mut PgConnection,
+    events: &[Looked],
+    wakes: &[(&str, DateTime<Utc>)],
+) -> Result<()> {
     let services: Vec<String> = events.iter().map(|e| e.services.join(",")).collect();
     sqlx::query(
-        "UPDATE events SET type = new.type, state = new.state, borrowed = new.borrowed,
+        "WITH listed AS (
+             INSERT INTO intake (news, due_at, events)
+             SELECT false, due_at, array_agg(event)
+             FROM unnest($16::text[], $17::timestamptz[]) AS wake (event, due_at) GROUP BY due_at
+         )
+         UPDATE events SET type = new.type, state = new.state, borrowed = new.borrowed,
              shared = new.shared, entry = new.entry, services = string_to_array(new.services, ','),
              failed = new.failed, decision = new.decision, first_at = new.first_at,
              last_at = new.last_at, last_received = new.last_received, reports = new.reports,
@@ -156,6 +168,8 @@ pub(crate) async fn save(connection: &mut PgConnection, events: &[Looked]) -> Re
     .bind(events.iter().map(|e| e.reports).collect::<Vec<_>>())
     .bind(events.iter().map(|e| e.wake_at).collect::<Vec<_>>())
     .bind(events.iter().map(|e| e.learned).collect::<Vec<_>>())
+    .bind(wakes.iter().map(|(event, _)| *event).collect::<Vec<_>>())
+    .bind(wakes.iter().map(|(_, at)| intake::rounded_up(*at)).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())
@@ -167,13 +181,18 @@ pub(crate) async fn park(
     event: &str,
     until: Option<DateTime<Utc>>,
 ) -> Result<()> {
-    sqlx::query("UPDATE events SET wake_at = $2 WHERE event = $1")
-        .bind(event)
-        .bind(until)
-        .execute(&mut *connection)
-        .await?;
-    let wake = until.map(|until| (event, until));
-    intake::wake(connection, wake.as_slice()).await
+    sqlx::query(
+        "WITH listed AS (
+             INSERT INTO intake (news, due_at, events) SELECT false, $3, ARRAY[$1] WHERE $3 IS NOT NULL
+         )
+         UPDATE events SET wake_at = $2 WHERE event = $1",
+    )
+    .bind(event)
+    .bind(until)
+    .bind(until.map(intake::rounded_up))
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Whether there is such an event, looked at or not yet, and whether its id is shared.

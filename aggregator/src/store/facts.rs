@@ -1,17 +1,23 @@
 //! Reports read back: the facts of events, in full.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use kaeru_flow::{Fact, ReportKey, set_right};
+use chrono::{DateTime, TimeDelta, Utc};
+use kaeru_flow::{Fact, Heard, ReportKey, set_right};
 use kaeru_protocol::{Call, Ending, EventId, EventReport, ReporterId, Side};
+use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
-use super::reporters::Stated;
+use super::calls::{self, CallRow};
+use super::reporters::{self, ReporterRow, Stated};
 use super::reports::{Rest, kind_of, word_of};
-use super::{Error, Result, calls, reporters};
+use super::{Error, Result};
 use crate::clock::millis;
+
+/// News that is still on the list may be of reports so much earlier than what is known: those of longer ago are seen only when it
+/// is its turn.
+const LATER_NEWS: TimeDelta = TimeDelta::days(1);
 
 #[derive(FromRow)]
 struct Row {
@@ -33,37 +39,68 @@ struct Row {
     due_ms: Option<i32>,
     flags: Option<i64>,
     opened: Option<i64>,
-    rest: Option<sqlx::types::Json<Rest>>,
+    rest: Option<Json<Rest>>,
+    /// With the first row: the calls and the reporters of all. Few of them are in many rows.
+    calls: Option<Json<Vec<CallRow>>>,
+    reporters: Option<Json<Vec<ReporterRow>>>,
 }
 
-/// The facts of these events, at most `each_max` of each; only of days from `since` on, where the caller knows that there are no
-/// earlier ones.
+/// What the reports of events say.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    /// The facts of each event.
+    pub(crate) of: HashMap<EventId, Vec<Fact>>,
+    /// How far each reporter that stated any of them was heard.
+    pub(crate) heard: BTreeMap<ReporterId, Heard>,
+}
+
+/// The facts of these events, at most `each_max` of each. `since`, where it is known, is the time of the first report that was
+/// looked at or is about to be: what others state of days before comes to be known later.
 pub(crate) async fn of_events(
     connection: &mut PgConnection,
     events: &[EventId],
     each_max: usize,
     since: Option<DateTime<Utc>>,
-) -> Result<HashMap<EventId, Vec<Fact>>> {
+) -> Result<Read> {
     let names: Vec<&str> = events.iter().map(EventId::as_str).collect();
     // One descent of the index per event and day; LIMIT holds for each event alone.
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT r.* FROM unnest($1::text[]) AS wanted (event)
-         CROSS JOIN LATERAL (
-             SELECT reporter, seq, at, received, sent, call, ms, kind, status, outbound, borrowed, event,
-                 word, grpc, attempt, due_ms, flags, opened, rest
-             FROM reports WHERE reports.event = wanted.event AND reports.at >= $3 LIMIT $2
-         ) AS r",
+    let mut rows: Vec<Row> = sqlx::query_as(
+        "WITH facts AS MATERIALIZED (
+             SELECT r.* FROM unnest($1::text[]) AS wanted (event)
+             CROSS JOIN LATERAL (
+                 SELECT reporter, seq, at, received, sent, call, ms, kind, status, outbound, borrowed, event,
+                     word, grpc, attempt, due_ms, flags, opened, rest
+                 FROM reports WHERE reports.event = wanted.event AND reports.at >= $3 LIMIT $2
+             ) AS r
+         )
+         SELECT facts.*,
+             CASE WHEN row_number() OVER () = 1 THEN (
+                 SELECT json_agg(named) FROM (
+                     SELECT id, caller, callee, method, path, event_type FROM calls
+                     WHERE id = ANY(ARRAY(SELECT DISTINCT call FROM facts))
+                 ) AS named
+             ) END AS calls,
+             CASE WHEN row_number() OVER () = 1 THEN (
+                 SELECT json_agg(stated) FROM (
+                     SELECT r.id, r.service, r.gateway, r.clock_ms, p.last_heard, r.checked_at
+                     FROM reporters r LEFT JOIN proxies p USING (proxy)
+                     WHERE r.id = ANY(ARRAY(SELECT DISTINCT reporter FROM facts))
+                 ) AS stated
+             ) END AS reporters
+         FROM facts",
     )
     .bind(&names)
     .bind(i64::try_from(each_max).unwrap_or(i64::MAX))
-    .bind(since.unwrap_or(DateTime::UNIX_EPOCH))
-    .fetch_all(&mut *connection)
+    .bind(since.map_or(DateTime::UNIX_EPOCH, |since| since - LATER_NEWS))
+    .fetch_all(connection)
     .await?;
-    // Looked up apart: few of them are in many rows.
-    let numbers: BTreeSet<i32> = rows.iter().filter_map(|row| row.call).collect();
-    let calls = calls::of_numbers(&mut *connection, &numbers).await?;
-    let ids: BTreeSet<i64> = rows.iter().map(|row| row.reporter).collect();
-    let reporters = reporters::of_ids(connection, &ids).await?;
+    let (calls, stated) = (rows.first_mut())
+        .map(|first| (first.calls.take(), first.reporters.take()))
+        .unwrap_or_default();
+    let calls = calls::of_rows(calls.map(|calls| calls.0).unwrap_or_default());
+    let stated = stated.map(|stated| stated.0).unwrap_or_default();
+    let heard = stated.iter().filter_map(ReporterRow::heard).collect();
+    let reporters = reporters::of_rows(stated);
     let mut facts: HashMap<EventId, Vec<Fact>> = events
         .iter()
         .map(|event| (event.clone(), Vec::new()))
@@ -82,7 +119,7 @@ pub(crate) async fn of_events(
         };
         facts.entry(event).or_default().push(fact);
     }
-    Ok(facts)
+    Ok(Read { of: facts, heard })
 }
 
 impl Row {

@@ -60,6 +60,24 @@ pub struct Head {
     pub seq: i64,
 }
 
+/// What one transaction told; true once that is committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Announced {
+    /// Where the feed stands then.
+    pub(crate) head: Head,
+    /// What came last, in order, without a gap.
+    pub(crate) told: Vec<Told>,
+}
+
+/// [`Head::epoch`] in SQL, in a statement over `store` and `pg_control_system()`.
+macro_rules! epoch {
+    () => {
+        "id || '-' || to_hex(system_identifier) || '-'
+             || ltrim(left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), '0')
+             || '-' || to_hex('store'::regclass::oid::bigint)"
+    };
+}
+
 /// Where the feed stands, and what was told since it stood at `known`, in order: everything, where that was in another
 /// history. The newest `rows_max` of it. One statement, since head and rows belong together.
 pub(crate) async fn after(
@@ -67,19 +85,16 @@ pub(crate) async fn after(
     known: &Head,
     rows_max: usize,
 ) -> Result<(Head, Vec<Told>)> {
-    let rows: Vec<(Head, Option<Told>)> = sqlx::query(
-        "WITH head AS (
-             SELECT id || '-' || to_hex(system_identifier) || '-'
-                 || ltrim(left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), '0')
-                 || '-' || to_hex('store'::regclass::oid::bigint) AS epoch, feed_seq
-             FROM store, pg_control_system()
-         )
+    let rows: Vec<(Head, Option<Told>)> = sqlx::query(concat!(
+        "WITH head AS (SELECT ",
+        epoch!(),
+        " AS epoch, feed_seq FROM store, pg_control_system())
          SELECT epoch, feed_seq, told.* FROM head LEFT JOIN LATERAL (
              SELECT seq, event, decision, verdict, mode, failed, expires_at FROM feed
              WHERE seq > CASE WHEN epoch = $1 AND feed_seq >= $2 THEN $2 ELSE 0 END
              ORDER BY seq DESC LIMIT $3
-         ) AS told ON true",
-    )
+         ) AS told ON true"
+    ))
     .bind(&known.epoch)
     .bind(known.seq)
     .bind(i64::try_from(rows_max).unwrap_or(i64::MAX))
@@ -103,28 +118,33 @@ pub(crate) async fn after(
 }
 
 /// Tells these verdicts, in this order. From here to the commit nobody else tells anything, so it comes last in
-/// a transaction.
+/// a transaction. `None` where there is nothing to tell.
 pub(crate) async fn tell(
     connection: &mut PgConnection,
     tellings: &[Telling],
     now: DateTime<Utc>,
-) -> Result<()> {
+) -> Result<Option<Announced>> {
     if tellings.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let last = take_sequences(connection, tellings.len()).await?;
-    let first = last - i64::try_from(tellings.len()).unwrap_or(0) + 1;
-    sqlx::query(
-        "INSERT INTO feed (event, seq, decision, type, verdict, mode, failed, told_at, expires_at)
-         SELECT event, $1 + place - 1, decision, type, verdict, mode, failed, $2, expires_at
-         FROM unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-             $9::timestamptz[]) WITH ORDINALITY
-             AS new (event, decision, type, verdict, mode, failed, expires_at, place)
-         ON CONFLICT (event) DO UPDATE SET seq = excluded.seq, decision = excluded.decision,
-             type = excluded.type, verdict = excluded.verdict, mode = excluded.mode,
-             failed = excluded.failed, told_at = excluded.told_at, expires_at = excluded.expires_at",
-    )
-    .bind(first)
+    let count = i64::try_from(tellings.len()).unwrap_or(i64::MAX);
+    let (epoch, seq): (String, i64) = sqlx::query_as(concat!(
+        "WITH taken AS (UPDATE store SET feed_seq = feed_seq + $1 RETURNING id, feed_seq
+         ), told AS (
+             INSERT INTO feed (event, seq, decision, type, verdict, mode, failed, told_at, expires_at)
+             SELECT event, feed_seq - $1 + place, decision, type, verdict, mode, failed, $2, expires_at
+             FROM taken, unnest($3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                 $9::timestamptz[]) WITH ORDINALITY
+                 AS new (event, decision, type, verdict, mode, failed, expires_at, place)
+             ON CONFLICT (event) DO UPDATE SET seq = excluded.seq, decision = excluded.decision,
+                 type = excluded.type, verdict = excluded.verdict, mode = excluded.mode,
+                 failed = excluded.failed, told_at = excluded.told_at, expires_at = excluded.expires_at
+         )
+         SELECT ",
+        epoch!(),
+        ", feed_seq FROM taken, pg_control_system(), pg_notify($10, '')"
+    ))
+    .bind(count)
     .bind(now)
     .bind(tellings.iter().map(|t| t.event.as_str()).collect::<Vec<_>>())
     .bind(tellings.iter().map(|t| t.decision.as_str()).collect::<Vec<_>>())
@@ -133,9 +153,15 @@ pub(crate) async fn tell(
     .bind(tellings.iter().map(|t| mode_word(t.mode)).collect::<Vec<_>>())
     .bind(tellings.iter().map(|t| t.failed.as_ref().map(Peer::as_str)).collect::<Vec<_>>())
     .bind(tellings.iter().map(|t| t.expires_at).collect::<Vec<_>>())
-    .execute(connection)
+    .bind(CHANNEL)
+    .fetch_one(connection)
     .await?;
-    Ok(())
+    let places = seq - count + 1..;
+    let told = places.zip(tellings).map(|(seq, one)| one.told(seq));
+    Ok(Some(Announced {
+        told: told.collect(),
+        head: Head { epoch, seq },
+    }))
 }
 
 /// The last of so many sequences. The row's lock is held to commit: sequence order is commit order. The
@@ -211,19 +237,6 @@ pub(crate) async fn tell_modes(
     Ok(())
 }
 
-/// Under which mode, and until when, the verdicts of these events were told.
-pub(crate) async fn told_of(
-    connection: &mut PgConnection,
-    events: &[String],
-) -> Result<Vec<(String, String, DateTime<Utc>)>> {
-    Ok(
-        sqlx::query_as("SELECT event, mode, expires_at FROM feed WHERE event = ANY($1)")
-            .bind(events)
-            .fetch_all(connection)
-            .await?,
-    )
-}
-
 /// Forgets verdicts that ran out before `until`; says how many.
 pub(crate) async fn forget(connection: &mut PgConnection, until: DateTime<Utc>) -> Result<u64> {
     let outcome = sqlx::query("DELETE FROM feed WHERE expires_at < $1")
@@ -271,6 +284,19 @@ impl Told {
 }
 
 impl Telling {
+    /// As it was told, at this place in the feed.
+    fn told(&self, seq: i64) -> Told {
+        Told {
+            seq,
+            event: self.event.to_string(),
+            decision: self.decision.clone(),
+            verdict: verdict_word(self.verdict).to_owned(),
+            mode: mode_word(self.mode).to_owned(),
+            failed: self.failed.as_ref().map(ToString::to_string),
+            expires_at: self.expires_at,
+        }
+    }
+
     /// What a decision says to proxies.
     pub(crate) fn of(stored: &Stored, mode: Mode, expires_at: DateTime<Utc>) -> Self {
         let verdict = match stored.decision.standing {

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use kaeru_flow::{Flow, FlowStep};
 use kaeru_protocol::{EventType, Peer};
-use sqlx::{FromRow, PgConnection};
+use serde::Deserialize;
+use sqlx::PgConnection;
 
 use super::Result;
 use crate::census::{Census, Full, What};
@@ -15,8 +16,9 @@ const EDGES_MAX: i64 = 2_000;
 /// Steps of one flow.
 const STEPS_MAX: i64 = 512;
 
-#[derive(FromRow)]
-struct FlowRow {
+/// The sums of a flow, as they stand in the store.
+#[derive(Deserialize)]
+pub(super) struct FlowRow {
     r#type: String,
     version: i64,
     events: i64,
@@ -26,8 +28,9 @@ struct FlowRow {
     doomed: i64,
 }
 
-#[derive(FromRow)]
-struct StepRow {
+/// The sums of one of its steps.
+#[derive(Deserialize)]
+pub(super) struct StepRow {
     r#type: String,
     peer: String,
     events: i64,
@@ -39,25 +42,8 @@ struct StepRow {
     timed: i64,
 }
 
-/// What decisions need of the flows of these types: their sums and steps, not their edges.
-pub(crate) async fn of_types(
-    connection: &mut PgConnection,
-    types: &[EventType],
-) -> Result<HashMap<EventType, Flow>> {
-    if types.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let names: Vec<&str> = types.iter().map(EventType::as_str).collect();
-    let flows: Vec<FlowRow> = sqlx::query_as(
-        "SELECT type, version, events, succeeded, failed, abandoned, doomed FROM flows WHERE type = ANY($1)",
-    )
-    .bind(&names)
-    .fetch_all(&mut *connection)
-    .await?;
-    let steps: Vec<StepRow> = sqlx::query_as("SELECT * FROM flow_steps WHERE type = ANY($1)")
-        .bind(&names)
-        .fetch_all(connection)
-        .await?;
+/// Flows with their steps.
+pub(super) fn of_rows(flows: Vec<FlowRow>, steps: Vec<StepRow>) -> HashMap<EventType, Flow> {
     let mut found: HashMap<EventType, Flow> = flows
         .into_iter()
         .filter_map(FlowRow::flow)
@@ -74,7 +60,7 @@ pub(crate) async fn of_types(
             flow.steps.insert(peer, row.step());
         }
     }
-    Ok(found)
+    found
 }
 
 /// Adds what settled events taught, in the order of the types' names. Says at which entries there were types for which there

@@ -60,26 +60,6 @@ pub(crate) async fn add(
     Ok(())
 }
 
-/// Adds events that are to be looked at again at their times, whether or not there is news.
-pub(crate) async fn wake(
-    connection: &mut PgConnection,
-    wakes: &[(&str, DateTime<Utc>)],
-) -> Result<()> {
-    if wakes.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "INSERT INTO intake (news, due_at, events)
-         SELECT false, due_at, array_agg(event) FROM unnest($1::text[], $2::timestamptz[]) AS new (event, due_at)
-         GROUP BY due_at",
-    )
-    .bind(wakes.iter().map(|(event, _)| *event).collect::<Vec<_>>())
-    .bind(wakes.iter().map(|(_, at)| rounded_up(*at)).collect::<Vec<_>>())
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
 /// Adds the events that are being rolled back and reach into a time in which reports were lost.
 pub(crate) async fn add_rolled_back(
     connection: &mut PgConnection,
@@ -158,7 +138,8 @@ pub(crate) async fn hurry(connection: &mut PgConnection, now: DateTime<Utc>) -> 
     Ok(())
 }
 
-fn rounded_up(at: DateTime<Utc>) -> DateTime<Utc> {
+/// When an event is taken that is to be looked at again at this time.
+pub(super) fn rounded_up(at: DateTime<Utc>) -> DateTime<Utc> {
     let over = at.timestamp_millis().rem_euclid(STEP_MS);
     if over == 0 {
         at

@@ -3,13 +3,14 @@
 use chrono::{DateTime, Utc};
 use kaeru_flow::{Loss, Span};
 use kaeru_protocol::{ReporterId, ServiceName};
+use serde::Deserialize;
 use sqlx::PgConnection;
 
 use super::{Result, intake};
 use crate::clock::millis;
 
 /// Losses that are read at most, the newest: a plan that names this many services is incomplete anyhow.
-const LOSSES_MAX: i64 = 1_000;
+pub(super) const LOSSES_MAX: i64 = 1_000;
 
 /// Writes down that a reporter lost reports between two times: in one transaction several statuses may tell of more, after
 /// an outage. Plans of that time are no longer known to be complete: the decider looks at them again.
@@ -35,39 +36,28 @@ pub(crate) async fn add(
     intake::add_rolled_back(connection, (since, until)).await
 }
 
-/// Service, reporter, since, until.
-type Row = (String, Option<i64>, DateTime<Utc>, DateTime<Utc>);
-
-/// Losses that reach into the time since `since`. A proxy that broke its promise to be heard of counts from
-/// then until the moment it had promised: after that it is gone, and nothing passes it.
-pub(crate) async fn since(
-    connection: &mut PgConnection,
+/// A time in which a service's reports may be missing, as it stands in the store.
+#[derive(Deserialize)]
+pub(super) struct LossRow {
+    service: String,
+    /// Absent where a whole proxy was silent.
+    reporter: Option<i64>,
     since: DateTime<Utc>,
-    now: DateTime<Utc>,
-) -> Result<Vec<Loss>> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT service, reporter, since, until FROM losses WHERE until >= $1
-         UNION ALL
-         SELECT service, NULL, last_heard, due_at FROM proxies
-         WHERE due_at BETWEEN $1 AND $2 AND last_heard < due_at
-         ORDER BY 4 DESC LIMIT $3",
-    )
-    .bind(since)
-    .bind(now)
-    .bind(LOSSES_MAX)
-    .fetch_all(connection)
-    .await?;
-    let loss = |(service, reporter, since, until): Row| {
+    until: DateTime<Utc>,
+}
+
+impl LossRow {
+    /// What it says.
+    pub(super) fn loss(&self) -> Option<Loss> {
         Some(Loss {
-            service: service.parse().ok()?,
-            reporter: reporter.map(|id| ReporterId(id.cast_unsigned())),
+            service: self.service.parse().ok()?,
+            reporter: self.reporter.map(|id| ReporterId(id.cast_unsigned())),
             span: Span {
-                from_ms: millis(since),
-                to_ms: millis(until),
+                from_ms: millis(self.since),
+                to_ms: millis(self.until),
             },
         })
-    };
-    Ok(rows.into_iter().filter_map(loss).collect())
+    }
 }
 
 /// Forgets losses that ended before `first`.

@@ -2,8 +2,10 @@
 //!
 //! What is in force (the version, and the breakers that are open under it) changes only while nobody decides, so that
 //! no decision by what was is committed after one by what is: whoever decides holds a shared lock from before he reads
-//! it to his commit, and it is changed under the whole of it. It is no lock of the table, for a backup holds that for
-//! as long as it takes.
+//! it to his commit (`events::lock` takes it), and it is changed under the whole of it. It is no lock of the table, for a
+//! backup holds that for as long as it takes.
+
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -11,21 +13,27 @@ use sqlx::PgConnection;
 use super::Result;
 
 /// The lock's number: "policy" in ASCII.
-const LOCK: i64 = 0x706f_6c69_6379;
+pub(super) const LOCK: i64 = 0x706f_6c69_6379;
 
 /// One text of the policy: the number of its version, 0 for the built-in one, and when it was written. The time tells
 /// two texts apart that have one number in turn, since a restored store gives its numbers again.
 pub(crate) type Edition = (i64, Option<DateTime<Utc>>);
 
-/// The newest edition. It, and the breakers, stay as they are while the caller's transaction lasts.
-pub(crate) async fn newest_edition(connection: &mut PgConnection) -> Result<Edition> {
-    // A statement of its own: the next one sees what was committed while this one waited.
-    sqlx::query("SELECT pg_advisory_xact_lock_shared($1)")
-        .bind(LOCK)
-        .execute(&mut *connection)
-        .await?;
-    let newest = sqlx::query_as("SELECT version, at FROM policies ORDER BY version DESC LIMIT 1");
-    Ok(newest.fetch_optional(connection).await?.unwrap_or_default())
+/// The newest edition, and the event types whose breaker is open under this version.
+pub(crate) async fn in_force(
+    connection: &mut PgConnection,
+    version: i64,
+) -> Result<(Edition, BTreeSet<String>)> {
+    let (newest, at, tripped): (i64, Option<DateTime<Utc>>, Vec<String>) = sqlx::query_as(
+        "SELECT coalesce(version, 0), at,
+             ARRAY(SELECT type FROM breakers WHERE policy_version = $1 AND closed_at IS NULL)
+         FROM (VALUES (1)) AS always
+         LEFT JOIN (SELECT version, at FROM policies ORDER BY version DESC LIMIT 1) AS newest ON true",
+    )
+    .bind(version)
+    .fetch_one(connection)
+    .await?;
+    Ok(((newest, at), tripped.into_iter().collect()))
 }
 
 /// The newest version up to this one, with its text.

@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::{DateTime, TimeDelta, Utc};
 use kaeru_flow::{Heard, set_right};
 use kaeru_protocol::{ProxyStatus, Reporter, ReporterId, ReporterMark, ServiceName};
+use serde::Deserialize;
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection};
 
 use super::Result;
+use super::history::History;
 use super::reports::reporter_number;
 use crate::accounts::{Account, Told};
 use crate::census::{Census, Full, What};
@@ -39,15 +41,28 @@ pub(crate) enum Stranger {
     OneTooMany(What, Full),
 }
 
-/// Notes that these were heard of, and returns those of which nothing may be taken. `clocks` says how far our clock was
-/// ahead of theirs at most.
+/// What became of a sender: as which of the two rows it is known.
+#[derive(FromRow)]
+struct Known {
+    id: i64,
+    /// Whether its own row is new; absent where there is none, or it is another service's.
+    reporter_is_new: Option<bool>,
+    /// Whose its proxy is, where it is its service's.
+    proxy_of: Option<String>,
+    proxy_is_new: Option<bool>,
+    since: DateTime<Utc>,
+    store: i64,
+}
+
+/// Notes that these were heard of, and returns those of which nothing may be taken, and of which history all this is.
+/// `clocks` says how far our clock was ahead of theirs at most.
 pub(crate) async fn hear(
     connection: &mut PgConnection,
     senders: &BTreeMap<i64, Sender>,
     clocks: &BTreeMap<i64, i64>,
     census: &Census,
     now: DateTime<Utc>,
-) -> Result<BTreeMap<i64, Stranger>> {
+) -> Result<(Option<History>, BTreeMap<i64, Stranger>)> {
     let each = |of: fn(&Sender) -> &str| senders.values().map(of).collect::<Vec<&str>>();
     let services = || senders.values().map(|s| s.reporter.service.as_str());
     let room = census.rooms(What::Reporters, 1, services());
@@ -60,18 +75,34 @@ pub(crate) async fn hear(
     };
     let ids: Vec<i64> = senders.keys().copied().collect();
     // A batch that took long makes a clock seem behind: the least is nearest to the truth, until a clock is set back.
-    let known: Vec<(i64, bool)> = sqlx::query_as(
-        "INSERT INTO reporters AS r (id, proxy, service, gateway, clock_ms, first_heard, last_heard, checked_at)
-         SELECT new.id, new.proxy, new.service, new.gateway, new.clock_ms, $6, $6, coalesce(p.status_at, $8)
-         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::boolean[], $5::bigint[], $9::boolean[],
-             $10::boolean[]) AS new (id, proxy, service, gateway, clock_ms, room, room_of_proxy)
-         LEFT JOIN proxies p ON p.proxy = new.proxy LEFT JOIN reporters old ON old.id = new.id
-         WHERE old.id IS NOT NULL OR (room AND (room_of_proxy OR p.proxy IS NOT NULL)) ORDER BY new.id
-         ON CONFLICT (id) DO UPDATE SET last_heard = greatest(r.last_heard, excluded.last_heard),
-             clock_ms = CASE WHEN excluded.clock_ms BETWEEN r.clock_ms AND r.clock_ms + $7 THEN r.clock_ms
-                 ELSE excluded.clock_ms END
-             WHERE r.service = excluded.service AND r.proxy = excluded.proxy
-         RETURNING id, r.xmax = 0",
+    // One row a proxy, whatever number of its VMs sent.
+    let known: Vec<Known> = sqlx::query_as(
+        "WITH new AS MATERIALIZED (
+             SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::boolean[], $5::bigint[], $9::boolean[],
+                 $10::boolean[], $11::boolean[])
+                 AS new (id, proxy, service, gateway, clock_ms, room, room_of_proxy, is_proxy)
+         ), known AS (
+             INSERT INTO reporters AS r (id, proxy, service, gateway, clock_ms, first_heard, last_heard, checked_at)
+             SELECT new.id, new.proxy, new.service, new.gateway, new.clock_ms, $6, $6, coalesce(p.status_at, $8)
+             FROM new LEFT JOIN proxies p ON p.proxy = new.proxy LEFT JOIN reporters old ON old.id = new.id
+             WHERE old.id IS NOT NULL OR (room AND (room_of_proxy OR NOT is_proxy OR p.proxy IS NOT NULL))
+             ORDER BY new.id
+             ON CONFLICT (id) DO UPDATE SET last_heard = greatest(r.last_heard, excluded.last_heard),
+                 clock_ms = CASE WHEN excluded.clock_ms BETWEEN r.clock_ms AND r.clock_ms + $7 THEN r.clock_ms
+                     ELSE excluded.clock_ms END
+                 WHERE r.service = excluded.service AND r.proxy = excluded.proxy
+             RETURNING id, r.xmax = 0 AS is_new
+         ), ours AS (
+             INSERT INTO proxies (proxy, service, gateway, first_heard, last_heard)
+             SELECT DISTINCT ON (proxy) proxy, service, gateway, $6, $6 FROM new JOIN known USING (id)
+             WHERE is_proxy ORDER BY proxy, id DESC
+             ON CONFLICT (proxy) DO UPDATE SET last_heard = greatest(proxies.last_heard, excluded.last_heard)
+                 WHERE proxies.service = excluded.service
+             RETURNING proxy, service, proxies.xmax = 0 AS is_new
+         )
+         SELECT id, known.is_new AS reporter_is_new, ours.service AS proxy_of, ours.is_new AS proxy_is_new,
+             pg_postmaster_start_time() AS since, 'store'::regclass::oid::bigint AS store
+         FROM new LEFT JOIN known USING (id) LEFT JOIN ours USING (proxy)",
     )
     .bind(&ids)
     .bind(each(|s| &s.reporter.proxy))
@@ -82,45 +113,18 @@ pub(crate) async fn hear(
     .bind(CLOCK_SET_BACK_MS)
     .bind(now - UNKNOWN)
     .bind(is_open(&room))
-    .bind(
-        (senders.values().zip(is_open(&room_of_proxy)))
-            .map(|(sender, room)| room || !sender.is_proxy)
-            .collect::<Vec<_>>(),
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    let known: BTreeMap<i64, bool> = known.into_iter().collect();
-    // One row a proxy, whatever number of its VMs sent.
-    let proxies: BTreeMap<&str, &Reporter> = (senders.iter())
-        .filter(|(id, sender)| sender.is_proxy && known.contains_key(id))
-        .map(|(_, sender)| (&*sender.reporter.proxy, &sender.reporter))
-        .collect();
-    let ours: Vec<(String, String, bool)> = sqlx::query_as(
-        "INSERT INTO proxies (proxy, service, gateway, first_heard, last_heard)
-         SELECT proxy, service, gateway, $4, $4
-         FROM unnest($1::text[], $2::text[], $3::boolean[]) AS new (proxy, service, gateway) ORDER BY proxy
-         ON CONFLICT (proxy) DO UPDATE SET last_heard = greatest(proxies.last_heard, excluded.last_heard)
-             WHERE proxies.service = excluded.service
-         RETURNING proxy, service, proxies.xmax = 0",
-    )
-    .bind(proxies.keys().copied().collect::<Vec<_>>())
-    .bind(proxies.values().map(|r| r.service.as_str()).collect::<Vec<_>>())
-    .bind(proxies.values().map(|r| r.gateway).collect::<Vec<_>>())
-    .bind(now)
+    .bind(is_open(&room_of_proxy))
+    .bind(senders.values().map(|s| s.is_proxy).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
-    for (_, service, is_new) in &ours {
-        if *is_new {
-            census.took(What::Proxies, service);
-        }
-    }
-    let ours: BTreeMap<String, String> = (ours.into_iter())
-        .map(|(proxy, service, _)| (proxy, service))
-        .collect();
+    let history = known.first().map(|row| (row.since, row.store));
+    let known: BTreeMap<i64, Known> = known.into_iter().map(|row| (row.id, row)).collect();
     let mut strangers = BTreeMap::new();
+    let mut new_proxies: BTreeSet<&str> = BTreeSet::new();
     for ((id, sender), rooms) in senders.iter().zip(room.into_iter().zip(room_of_proxy)) {
         let service = sender.reporter.service.as_str();
-        let Some(is_new) = known.get(id) else {
+        let row = known.get(id);
+        let Some(is_new) = row.and_then(|row| row.reporter_is_new) else {
             let stranger = match rooms {
                 (Err(full), _) => Stranger::OneTooMany(What::Reporters, full),
                 (_, Err(full)) if sender.is_proxy => Stranger::OneTooMany(What::Proxies, full),
@@ -129,17 +133,20 @@ pub(crate) async fn hear(
             strangers.insert(*id, stranger);
             continue;
         };
-        if *is_new {
+        if is_new {
             census.took(What::Reporters, service);
         }
-        let is_ours = ours
-            .get(&*sender.reporter.proxy)
-            .is_some_and(|of| of == service);
-        if sender.is_proxy && !is_ours {
+        let proxy = row.and_then(|row| Some((row.proxy_of.as_deref()?, row.proxy_is_new?)));
+        if let Some((owner, true)) = proxy
+            && new_proxies.insert(&sender.reporter.proxy)
+        {
+            census.took(What::Proxies, owner);
+        }
+        if sender.is_proxy && proxy.is_none_or(|(owner, _)| owner != service) {
             strangers.insert(*id, Stranger::Foreign);
         }
     }
-    Ok(strangers)
+    Ok((history, strangers))
 }
 
 /// Takes in what a proxy states about itself, once; says how many reports turn out to be lost.
@@ -186,27 +193,34 @@ pub(crate) async fn take_status(
     .bind(bounded(counts.dropped))
     .execute(&mut *connection)
     .await?;
-    let mut lost = 0;
-    let mut marks = status.reporters.clone();
-    marks.sort_unstable_by_key(|mark| reporter_number(mark.id));
-    for mark in &marks {
-        lost += take_mark(
-            &mut *connection,
-            sender,
-            mark,
-            stated_ms,
-            census,
-            (since, now),
-        )
-        .await?;
+    let marks: BTreeMap<i64, &ReporterMark> = (status.reporters.iter().rev())
+        .map(|mark| (reporter_number(mark.id), mark))
+        .collect();
+    let mut found = sequences(&mut *connection, sender, &marks, census, (since, now)).await?;
+    let mut losses = Vec::new();
+    for one in &mut found {
+        let lost = marks
+            .get(&one.id)
+            .map_or(0, |mark| one.take(mark, stated_ms));
+        if lost > 0 {
+            losses.push((one.id, (one.checked_before, now), bounded(lost)));
+        }
     }
-    miss(connection, sender, &marks, at).await?;
+    let missed = account(&mut *connection, sender, &marks, &found, at).await?;
+    // What they held, nobody can count.
+    losses.extend(missed.into_iter().map(|(id, since)| (id, (since, at), 0)));
+    let mut lost = 0;
+    for (id, span, count) in losses {
+        super::losses::add(&mut *connection, id, &sender.service, span, count).await?;
+        lost += count.cast_unsigned();
+    }
     Ok(lost)
 }
 
 /// What a reporter's row says of its sequences.
 #[derive(FromRow)]
 struct Sequences {
+    id: i64,
     marked_seq: i64,
     marked_at: Option<DateTime<Utc>>,
     marked_gone: bool,
@@ -215,11 +229,16 @@ struct Sequences {
     dropped: i64,
     missing: i64,
     is_new: bool,
+    /// Reports that have arrived of those above `checked_seq` and up to `marked_seq`.
+    came: i64,
+    /// `checked_at` as it was read.
+    checked_before: DateTime<Utc>,
 }
 
 impl Sequences {
-    fn account(&self) -> Account {
-        Account {
+    /// How far the reporter came, by its proxy; how many turn out to be lost.
+    fn take(&mut self, mark: &ReporterMark, stated_ms: u64) -> u64 {
+        let mut account = Account {
             marked_seq: self.marked_seq.cast_unsigned(),
             marked_ms: self.marked_at.map(millis),
             marked_gone: self.marked_gone,
@@ -227,107 +246,109 @@ impl Sequences {
             checked_ms: millis(self.checked_at),
             dropped: self.dropped.cast_unsigned(),
             missing: self.missing.cast_unsigned(),
+        };
+        let mark = ReporterMark {
+            seq: bounded(mark.seq).cast_unsigned(),
+            dropped: bounded(mark.dropped).cast_unsigned(),
+            ..*mark
+        };
+        let told = account.take(&mark, stated_ms, self.came.cast_unsigned());
+        self.marked_seq = account.marked_seq.cast_signed();
+        self.marked_at = account.marked_ms.map(timestamp);
+        self.marked_gone = account.marked_gone;
+        self.checked_seq = account.checked_seq.cast_signed();
+        self.checked_at = timestamp(account.checked_ms);
+        self.dropped = bounded(account.dropped);
+        self.missing = bounded(account.missing);
+        match told {
+            Told::Nothing => 0,
+            Told::Lost(lost) => lost,
         }
     }
 }
 
-/// How far one reporter came, and what of it is lost.
-async fn take_mark(
+/// What is known of these reporters, which their proxy names. One of another proxy is not its to speak for, and one that is one
+/// too many is none: they are left out.
+async fn sequences(
     connection: &mut PgConnection,
     sender: &Reporter,
-    mark: &ReporterMark,
-    stated_ms: u64,
+    marks: &BTreeMap<i64, &ReporterMark>,
     census: &Census,
     (since, now): (DateTime<Utc>, DateTime<Utc>),
-) -> Result<u64> {
-    let id = reporter_number(mark.id);
+) -> Result<Vec<Sequences>> {
     let service = sender.service.as_str();
-    let room = census.rooms(What::Reporters, 1, [service]);
-    let marked: Option<Sequences> = sqlx::query_as(
-        "INSERT INTO reporters AS r (id, proxy, service, gateway, first_heard, last_heard, checked_at)
-         SELECT $1, $2, $3, $4, $5, $5, $6 WHERE $7 OR EXISTS (SELECT FROM reporters WHERE id = $1)
-         ON CONFLICT (id) DO UPDATE SET gone_at = NULL WHERE r.proxy = excluded.proxy
-         RETURNING marked_seq, marked_at, marked_gone, checked_seq, checked_at, dropped, missing,
-             r.xmax = 0 AS is_new",
+    let rooms = census.rooms(What::Reporters, 1, marks.keys().map(|_| service));
+    let room = rooms.iter().filter(|room| room.is_ok()).count();
+    let found: Vec<Sequences> = sqlx::query_as(
+        "WITH named AS (
+             SELECT new.id, old.id IS NOT NULL AS is_known,
+                 row_number() OVER (PARTITION BY old.id IS NULL ORDER BY new.id) AS place
+             FROM unnest($1::bigint[]) AS new (id) LEFT JOIN reporters old ON old.id = new.id
+         ), marked AS (
+             INSERT INTO reporters AS r (id, proxy, service, gateway, first_heard, last_heard, checked_at)
+             SELECT id, $2, $3, $4, $5, $5, $6 FROM named WHERE is_known OR place <= $7 ORDER BY id
+             ON CONFLICT (id) DO UPDATE SET gone_at = NULL WHERE r.proxy = excluded.proxy
+             RETURNING id, marked_seq, marked_at, marked_gone, checked_seq, checked_at, dropped, missing,
+                 r.xmax = 0 AS is_new
+         )
+         SELECT marked.*, checked_at AS checked_before, (
+             SELECT count(*) FROM reports WHERE reporter = marked.id AND seq > checked_seq AND seq <= marked_seq
+         ) AS came FROM marked",
     )
-    .bind(id)
+    .bind(marks.keys().copied().collect::<Vec<_>>())
     .bind(&*sender.proxy)
     .bind(service)
     .bind(sender.gateway)
     .bind(now)
     .bind(since)
-    .bind(room.iter().all(std::result::Result::is_ok))
-    .fetch_optional(&mut *connection)
+    .bind(i64::try_from(room).unwrap_or(i64::MAX))
+    .fetch_all(connection)
     .await?;
-    // A reporter of another proxy is not this proxy's to speak for; one that is one too many is none.
-    let Some(marked) = marked else {
-        return Ok(0);
-    };
-    if marked.is_new {
+    for _ in found.iter().filter(|one| one.is_new) {
         census.took(What::Reporters, service);
     }
-    let came: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM reports WHERE reporter = $1 AND seq > $2 AND seq <= $3",
-    )
-    .bind(id)
-    .bind(marked.checked_seq)
-    .bind(marked.marked_seq)
-    .fetch_one(&mut *connection)
-    .await?;
-    let mut account = marked.account();
-    let mark = ReporterMark {
-        seq: bounded(mark.seq).cast_unsigned(),
-        dropped: bounded(mark.dropped).cast_unsigned(),
-        ..*mark
-    };
-    let told = account.take(&mark, stated_ms, came.cast_unsigned());
-    sqlx::query(
-        "UPDATE reporters SET marked_seq = $2, marked_at = $3, marked_gone = $4, checked_seq = $5,
-             checked_at = $6, dropped = $7, missing = $8 WHERE id = $1",
-    )
-    .bind(id)
-    .bind(account.marked_seq.cast_signed())
-    .bind(account.marked_ms.map(timestamp))
-    .bind(account.marked_gone)
-    .bind(account.checked_seq.cast_signed())
-    .bind(timestamp(account.checked_ms))
-    .bind(bounded(account.dropped))
-    .bind(bounded(account.missing))
-    .execute(&mut *connection)
-    .await?;
-    match told {
-        Told::Nothing | Told::Lost(0) => Ok(0),
-        Told::Lost(lost) => {
-            let span = (marked.checked_at, now);
-            super::losses::add(connection, id, &sender.service, span, bounded(lost)).await?;
-            Ok(lost)
-        }
-    }
+    Ok(found)
 }
 
-/// Reporters that their proxy names no more though it did: the whole proxy was started anew. What they held then,
-/// nobody can count.
-async fn miss(
+/// Writes down how far these reporters came, and says which others their proxy names no more though it did: the whole proxy was
+/// started anew. Until when each of those is accounted for comes with it.
+async fn account(
     connection: &mut PgConnection,
     sender: &Reporter,
-    marks: &[ReporterMark],
+    marks: &BTreeMap<i64, &ReporterMark>,
+    found: &[Sequences],
     at: DateTime<Utc>,
-) -> Result<()> {
-    let named: Vec<i64> = marks.iter().map(|mark| reporter_number(mark.id)).collect();
-    let missed: Vec<(i64, DateTime<Utc>)> = sqlx::query_as(
-        "UPDATE reporters SET gone_at = $3
+) -> Result<Vec<(i64, DateTime<Utc>)>> {
+    fn each<T>(found: &[Sequences], of: fn(&Sequences) -> T) -> Vec<T> {
+        found.iter().map(of).collect()
+    }
+    Ok(sqlx::query_as(
+        "WITH accounted AS (
+             UPDATE reporters SET marked_seq = new.marked_seq, marked_at = new.marked_at,
+                 marked_gone = new.marked_gone, checked_seq = new.checked_seq, checked_at = new.checked_at,
+                 dropped = new.dropped, missing = new.missing
+             FROM unnest($4::bigint[], $5::bigint[], $6::timestamptz[], $7::boolean[], $8::bigint[],
+                 $9::timestamptz[], $10::bigint[], $11::bigint[])
+                 AS new (id, marked_seq, marked_at, marked_gone, checked_seq, checked_at, dropped, missing)
+             WHERE reporters.id = new.id
+         )
+         UPDATE reporters SET gone_at = $3
          WHERE proxy = $1 AND id <> ALL($2) AND gone_at IS NULL AND last_heard < $3
          RETURNING id, checked_at",
     )
     .bind(&*sender.proxy)
-    .bind(&named)
+    .bind(marks.keys().copied().collect::<Vec<_>>())
     .bind(at)
-    .fetch_all(&mut *connection)
-    .await?;
-    for (id, checked_at) in missed {
-        super::losses::add(&mut *connection, id, &sender.service, (checked_at, at), 0).await?;
-    }
-    Ok(())
+    .bind(each(found, |one| one.id))
+    .bind(each(found, |one| one.marked_seq))
+    .bind(each(found, |one| one.marked_at))
+    .bind(each(found, |one| one.marked_gone))
+    .bind(each(found, |one| one.checked_seq))
+    .bind(each(found, |one| one.checked_at))
+    .bind(each(found, |one| one.dropped))
+    .bind(each(found, |one| one.missing))
+    .fetch_all(connection)
+    .await?)
 }
 
 /// What a reporter's reports are read by.
@@ -341,51 +362,39 @@ pub(crate) struct Stated {
     pub(crate) clock_ms: i64,
 }
 
-/// These reporters, those that are known.
-pub(crate) async fn of_ids(
-    connection: &mut PgConnection,
-    ids: &BTreeSet<i64>,
-) -> Result<HashMap<i64, Stated>> {
-    let rows: Vec<(i64, String, bool, Option<i64>)> =
-        sqlx::query_as("SELECT id, service, gateway, clock_ms FROM reporters WHERE id = ANY($1)")
-            .bind(ids.iter().copied().collect::<Vec<_>>())
-            .fetch_all(connection)
-            .await?;
-    let stated = |(id, service, gateway, clock_ms): (i64, String, bool, Option<i64>)| {
-        let stated = Stated {
-            service: service.parse().ok()?,
-            gateway,
-            clock_ms: clock_ms.unwrap_or(0),
-        };
-        Some((id, stated))
-    };
-    Ok(rows.into_iter().filter_map(stated).collect())
+/// A reporter's row, as far as its reports and its open requests need it.
+#[derive(Debug, Deserialize)]
+pub(super) struct ReporterRow {
+    id: i64,
+    service: String,
+    gateway: bool,
+    clock_ms: Option<i64>,
+    last_heard: Option<DateTime<Utc>>,
+    checked_at: DateTime<Utc>,
 }
 
-/// How far each of these reporters was heard.
-pub(crate) async fn heard(
-    connection: &mut PgConnection,
-    reporters: &BTreeSet<ReporterId>,
-) -> Result<BTreeMap<ReporterId, Heard>> {
-    if reporters.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let ids: Vec<i64> = reporters.iter().copied().map(reporter_number).collect();
-    let rows: Vec<(i64, DateTime<Utc>, DateTime<Utc>)> = sqlx::query_as(
-        "SELECT r.id, p.last_heard, r.checked_at FROM reporters r JOIN proxies p USING (proxy)
-         WHERE r.id = ANY($1)",
-    )
-    .bind(ids)
-    .fetch_all(connection)
-    .await?;
-    let heard = |(id, last_heard, checked_at): (i64, _, _)| {
+impl ReporterRow {
+    /// How far it was heard; `None` where its proxy is not known.
+    pub(super) fn heard(&self) -> Option<(ReporterId, Heard)> {
         let heard = Heard {
-            proxy_ms: millis(last_heard),
-            accounted_ms: millis(checked_at),
+            proxy_ms: millis(self.last_heard?),
+            accounted_ms: millis(self.checked_at),
         };
-        (ReporterId(id.cast_unsigned()), heard)
+        Some((ReporterId(self.id.cast_unsigned()), heard))
+    }
+}
+
+/// What the reports of these reporters are read by.
+pub(super) fn of_rows(rows: Vec<ReporterRow>) -> HashMap<i64, Stated> {
+    let stated = |row: ReporterRow| {
+        let stated = Stated {
+            service: row.service.parse().ok()?,
+            gateway: row.gateway,
+            clock_ms: row.clock_ms.unwrap_or(0),
+        };
+        Some((row.id, stated))
     };
-    Ok(rows.into_iter().map(heard).collect())
+    rows.into_iter().filter_map(stated).collect()
 }
 
 /// Forgets proxies and reporters that were last heard of before `first`; their reports are gone too.

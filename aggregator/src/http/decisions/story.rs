@@ -15,9 +15,10 @@ use crate::http::breakers::BreakerView;
 use crate::http::grounds::{Quote, QuoteView, Quoted};
 use crate::http::time::Time;
 use crate::policy::InForce;
+use crate::store;
 use crate::store::breakers::{self, Breaker};
 use crate::store::decisions::{self, Revision, Source, Stored, mode_word};
-use crate::store::{self, pages};
+use crate::store::pages::EventRow;
 
 /// One decision.
 pub(crate) struct Story {
@@ -81,17 +82,16 @@ impl Story {
         changes::todo(&self.stored.decision.plan).len()
     }
 
-    /// Reads it.
+    /// Reads it; `event` is the row of its event, where there is one.
     pub(crate) async fn read(
         connection: &mut PgConnection,
         in_force: &InForce,
         stored: Stored,
+        event: Option<&EventRow>,
     ) -> store::Result<Self> {
         // What is known of the event by now: its type may have been learned after the decision.
-        let event = pages::event(&mut *connection, stored.event.as_str()).await?;
-        let (learned, entry) = event.map(|row| (row.r#type, row.entry)).unzip();
-        let entry = entry.flatten().and_then(|entry| entry.parse().ok());
-        let learned = learned.flatten().and_then(|name| name.parse().ok());
+        let entry = event.and_then(|row| row.entry.as_deref()?.parse().ok());
+        let learned = event.and_then(|row| row.r#type.as_deref()?.parse().ok());
         let event_type = learned.as_ref().or(stored.event_type.as_ref());
         let quoted = Quoted::read(&mut *connection, stored.decision.policy_version).await?;
         Ok(Self {
@@ -102,7 +102,7 @@ impl Story {
             breaker: breakers::open_of(
                 connection,
                 event_type.map_or("", EventType::as_str),
-                in_force.version(),
+                in_force,
             )
             .await?,
             stored,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use kaeru_flow::{Judgement, Now, Policy, Trace, judge};
+use kaeru_flow::{Decision, Judgement, Trace, judge};
 use kaeru_protocol::{EventId, EventType, Mode, Peer};
 use sqlx::PgConnection;
 
@@ -13,9 +13,8 @@ use crate::http::decisions;
 use crate::http::grounds::Quoted;
 use crate::policy::InForce;
 use crate::store::breakers::{self, Breaker};
-use crate::store::decisions::Stored;
 use crate::store::pages::{self, EventRow};
-use crate::store::{self, aggregators, facts, flows, losses, reporters, services};
+use crate::store::{self, facts, services, surroundings};
 
 /// One event.
 pub(super) struct Story {
@@ -47,44 +46,46 @@ pub(super) struct Seen {
 impl Story {
     /// Reads it.
     pub(super) async fn read(parts: &Parts, event: &EventId, now_ms: u64) -> store::Result<Self> {
-        let mut connection = parts.store.connection().await?;
-        let in_force = parts
-            .policies
-            .current(&mut connection, &parts.metrics)
-            .await?;
-        drop(connection);
         let mut snapshot = parts.store.snapshot().await?;
+        let in_force = (parts.policies)
+            .current(&mut snapshot, &parts.metrics)
+            .await?;
         let row = pages::event(&mut snapshot, event.as_str()).await?;
-        let stored = store::decisions::last_of_events(&mut snapshot, &[event.to_string()])
-            .await?
-            .remove(event);
         // One more than any event may have: with it the id counts as shared.
         let facts_max = in_force.reports_max().saturating_add(1);
-        let facts =
-            facts::of_events(&mut snapshot, std::slice::from_ref(event), facts_max, None).await?;
-        let facts = facts.into_values().next().unwrap_or_default();
-        let seen = if facts.is_empty() {
-            None
-        } else {
-            let trace = Trace::fold(event.clone(), facts, &in_force.policy);
-            Some(
-                Seen::of(
-                    &mut snapshot,
-                    trace,
-                    stored.as_ref(),
-                    &in_force.policy,
-                    now_ms,
-                )
-                .await?,
-            )
+        let since = row.as_ref().map(|row| row.first_at);
+        let only = std::slice::from_ref(event);
+        let mut read = facts::of_events(&mut snapshot, only, facts_max, since).await?;
+        let facts = read.of.remove(event).filter(|facts| !facts.is_empty());
+        let trace = facts.map(|facts| Trace::fold(event.clone(), facts, &in_force.policy));
+        let began_ms = trace.as_ref().map_or(now_ms, Trace::may_have_begun_ms);
+        let types: Vec<&str> = (trace.iter())
+            .filter_map(|trace| trace.event_type.as_ref().map(EventType::as_str))
+            .collect();
+        let (since, now) = (timestamp(began_ms), timestamp(now_ms));
+        let mut around =
+            surroundings::of_events(&mut snapshot, &[event.as_str()], &types, since, now).await?;
+        let stored = around.before.remove(event);
+        let seen = match trace {
+            None => None,
+            Some(trace) => {
+                let before = stored.as_ref().map(|stored| &stored.decision);
+                let flow = (trace.event_type.as_ref()).and_then(|name| around.flows.get(name));
+                let now = around.now(now_ms, &read.heard);
+                let judgement = judge(&trace, before, flow, &in_force.policy, &now);
+                Some(Seen::of(&mut snapshot, trace, judgement, before, &in_force, now_ms).await?)
+            }
         };
         let event_type = type_of(row.as_ref(), seen.as_ref());
         let entry = entry_of(row.as_ref(), seen.as_ref());
         let name = event_type.as_ref().map_or("", EventType::as_str);
-        let breaker = breakers::open_of(&mut snapshot, name, in_force.version()).await?;
+        let breaker = breakers::open_of(&mut snapshot, name, &in_force).await?;
         let decision = match stored {
             None => None,
-            Some(stored) => Some(decisions::Story::read(&mut snapshot, &in_force, stored).await?),
+            Some(stored) => {
+                let row = row.as_ref();
+                Some(decisions::Story::read(&mut snapshot, &in_force, stored, row).await?)
+            }
         };
         Ok(Self {
             mode: in_force.mode(event_type.as_ref(), entry.as_ref()),
@@ -115,35 +116,18 @@ impl Seen {
     async fn of(
         snapshot: &mut PgConnection,
         trace: Trace,
-        decision: Option<&Stored>,
-        policy: &Policy,
+        judgement: Judgement,
+        before: Option<&Decision>,
+        in_force: &InForce,
         now_ms: u64,
     ) -> store::Result<Self> {
-        let types: Vec<_> = trace.event_type.iter().cloned().collect();
-        let flow = flows::of_types(&mut *snapshot, &types)
-            .await?
-            .into_values()
-            .next();
-        let open = trace.open_reporters();
-        let now_at = timestamp(now_ms);
-        let heard = reporters::heard(&mut *snapshot, &open).await?;
-        let outages = aggregators::outages(&mut *snapshot, now_at).await?;
-        let began_at = timestamp(trace.may_have_begun_ms());
-        let losses = losses::since(&mut *snapshot, began_at, now_at).await?;
-        let now = Now {
-            at_ms: now_ms,
-            heard: &heard,
-            outages: &outages,
-            losses: &losses,
-        };
-        let before = decision.map(|stored| &stored.decision);
         // While a decision holds, what is considered is what it was decided by.
         let version = before
             .filter(|decided| decided.is_in_force())
-            .map_or(policy.version, |decided| decided.policy_version);
-        let judgement = judge(&trace, before, flow.as_ref(), policy, &now);
+            .map_or(in_force.policy.version, |decided| decided.policy_version);
+        let open = trace.open_reporters();
         Ok(Self {
-            out_of_touch: services::out_of_touch(&mut *snapshot, &open, now_at).await?,
+            out_of_touch: services::out_of_touch(&mut *snapshot, &open, timestamp(now_ms)).await?,
             policy: Quoted::read(snapshot, version).await?,
             judgement,
             trace,

@@ -8,6 +8,7 @@ use kaeru_protocol::{Body, EventReport, Report, Reporter, ReporterId};
 
 use super::callouts::Cargo;
 use super::{Moment, World};
+use crate::database::{Transaction, Work};
 
 /// How often the store is asked for news of the feed when nothing wakes, ms.
 const FOLLOW_MS: u64 = 1_000;
@@ -244,6 +245,21 @@ impl World {
             one.follows_ms = self.now_ms + FOLLOW_MS;
             self.after(FOLLOW_MS, Moment::Follow { aggregator, lives });
         }
+    }
+
+    /// What it told itself, which is committed, it need not read where it knows all that was told before.
+    fn take_in_what_was_told(&mut self, transaction: &Transaction) {
+        let head = self.database.head();
+        let told = self.database.told_after(transaction.first_seq - 1);
+        let one = &mut self.aggregators[transaction.aggregator];
+        if matches!(transaction.work, Work::Modes) || one.live.take_next(&head, told).is_none() {
+            let (aggregator, lives) = (transaction.aggregator, one.lives);
+            return self.after(0, Moment::Follow { aggregator, lives });
+        }
+        self.oracle.check_followed(one.cursor, head.seq);
+        one.cursor = head.seq;
+        self.tally.count("feed: taken in unread");
+        self.answer_polls(transaction.aggregator);
     }
 
     pub(super) fn take_poll(&mut self, aggregator: usize, flight: usize) {

@@ -120,6 +120,7 @@ impl World {
         self.database.commit(&transaction, self.now_ms);
         self.check_committed(&transaction);
         if !transaction.tellings.is_empty() {
+            self.take_in_what_was_told(&transaction);
             self.notify();
         }
         if !transaction.added.is_empty() {

@@ -57,6 +57,7 @@ async fn a_failure_is_decided_in_few_round_trips() {
     failure.call_mut().event_type = Some("order.placed".parse().unwrap());
     backend.state(&app, failure.clone()).await.unwrap();
     app.decider.decide_once(clock::now_ms()).await;
+    beat(&app).await;
     let before = testing::statements(&app).await.len();
     failure.event = "e-2".parse().unwrap();
     backend.state(&app, failure).await.unwrap();

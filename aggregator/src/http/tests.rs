@@ -182,6 +182,25 @@ async fn an_event_tells_its_story() {
 }
 
 #[tokio::test]
+async fn an_event_is_read_in_few_round_trips() {
+    let api = Api(testing::app_written_down().await);
+    api.declined_order("order-7").await;
+    let calls = json!([{"type": "order.placed", "method": "POST", "path": "/orders"}]);
+    let reports =
+        json!([{"seq": 2, "at": -5, "event": "order-8", "call": 0, "status": 200, "ms": 40}]);
+    api.report(2, "shop/web", calls, reports).await;
+    for (event, count) in [("order-7", 9), ("order-8", 6)] {
+        let before = testing::statements(&api.0).await.len();
+        api.read(&format!("/v1/events/{event}")).await;
+        let mut spoken = testing::statements(&api.0).await.split_off(before);
+        // The end of a snapshot is waited for by nobody.
+        spoken.retain(|line| !line.ends_with("ROLLBACK"));
+        // One of them is the test's own.
+        assert_eq!(spoken.len() - 1, count, "{event}: {spoken:#?}");
+    }
+}
+
+#[tokio::test]
 async fn after_retention_the_summary_and_the_decision_are_left() {
     let api = api().await;
     api.declined_order("order-8").await;

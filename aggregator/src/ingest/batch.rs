@@ -16,8 +16,7 @@ const PROXY_MAX: usize = 256;
 /// Bytes of the name of a load value.
 const LOAD_NAME_MAX: usize = 128;
 
-/// Reporters that the statuses in one batch may name: those of 60 statuses, an hour's, of a proxy with 16 workers. Each takes
-/// about 0.5 ms of its transaction.
+/// Reporters that the statuses in one batch may name: those of 60 statuses, an hour's, of a proxy with 16 workers.
 const MARKS_MAX: usize = 1_024;
 
 /// Why a body is no batch.

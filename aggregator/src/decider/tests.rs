@@ -4,7 +4,7 @@ use kaeru_protocol::{Body, Kind, Mode, Verdict};
 
 use crate::app::App;
 use crate::clock::{self, timestamp};
-use crate::store::{Store, policies};
+use crate::store::{Store, events, policies};
 use crate::testing::{self, Side, attempt, beat, failed, number, report};
 use crate::withdrawal::{Withdrawn, withdraw};
 
@@ -181,6 +181,42 @@ async fn deciders_that_race_make_one_decision_each_and_one_feed() {
     let feed = told(&one).await;
     assert_eq!((feed.len(), &feed), (200, &told(&two).await));
     assert_eq!(number(&one, "SELECT feed_seq FROM store").await, 200);
+}
+
+#[tokio::test]
+async fn who_waits_for_events_finds_what_the_other_left() {
+    let app = testing::app().await;
+    let mut web = Side::new(1, "shop/web");
+    web.state(&app, failed("e-1", None)).await.unwrap();
+    let names = ["e-1", "e-2"].map(ToOwned::to_owned);
+    let now = timestamp(clock::now_ms());
+    let mut first = app.store.begin().await.unwrap();
+    let held = events::lock(&mut first, &names, now).await.unwrap();
+    assert_eq!(held.iter().map(|h| h.reports).collect::<Vec<_>>(), [1, 0]);
+    sqlx::query("UPDATE events SET reports = 7")
+        .execute(&mut *first)
+        .await
+        .unwrap();
+    let mut seconds = Vec::new();
+    for (place, name) in names.iter().enumerate() {
+        // One is known to the other's statement, one is made after it began.
+        let (store, name) = (app.store.clone(), name.clone());
+        let second = tokio::spawn(async move {
+            let mut second = store.begin().await.unwrap();
+            let held = events::lock(&mut second, std::slice::from_ref(&name), now).await;
+            held.unwrap().iter().map(|h| h.reports).collect::<Vec<_>>()
+        });
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while usize::try_from(number(&app, waiting).await).unwrap() <= place {
+            tokio::task::yield_now().await;
+        }
+        seconds.push(second);
+    }
+    first.commit().await.unwrap();
+    for second in seconds {
+        assert_eq!(second.await.unwrap(), [7]);
+    }
 }
 
 #[tokio::test]

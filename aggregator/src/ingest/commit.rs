@@ -57,6 +57,8 @@ struct Group<'a> {
 struct Written {
     /// Reports that were new.
     rows: u64,
+    /// Reports that turned out to be lost.
+    lost: u64,
     /// What was told.
     told: Option<Announced>,
     /// There is something for the decider at once.
@@ -193,6 +195,7 @@ impl Committer {
         self.connection.keep(connection, now_ms);
         timer.observe_duration();
         self.count(&group, written.rows);
+        self.parts.metrics.reports_lost.inc_by(written.lost);
         self.parts.decider.told(written.told);
         if written.hurry {
             self.parts.decider.hurry();
@@ -332,13 +335,13 @@ impl Committer {
     ) -> std::result::Result<Written, Unwritten> {
         let now = timestamp(now_ms);
         let new = reports::insert(&mut *connection, &mut group.rows, now).await?;
+        let mut lost = 0;
         for key in &new.statuses {
             if let Some((reporter, status, at_ms)) = group.statuses.get(key) {
                 let census = &self.parts.census;
-                let lost =
+                lost +=
                     reporters::take_status(&mut *connection, reporter, status, *at_ms, census, now)
                         .await?;
-                self.parts.metrics.reports_lost.inc_by(lost);
             }
         }
         if new.rows == 0 {
@@ -374,6 +377,7 @@ impl Committer {
         Ok(Written {
             told,
             rows: new.rows,
+            lost,
             hurry: !late.is_empty(),
         })
     }

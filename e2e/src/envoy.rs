@@ -250,16 +250,23 @@ impl Envoy {
 
     /// The value of one statistic; absent ones are 0.
     pub async fn stat(&self, name: &str) -> Result<u64> {
-        let url = format!("http://{}/stats", self.sidecar.admin);
         let name_only = name.replace('.', "\\.").replace('|', "\\|");
-        let filter = format!("^{name_only}$");
-        let text = self.http.get(url).query(&[("filter", filter)]);
+        self.stats(&format!("^{name_only}$")).await
+    }
+
+    /// The sum of the statistics whose names match this regular expression.
+    pub async fn stats(&self, names: &str) -> Result<u64> {
+        let url = format!("http://{}/stats", self.sidecar.admin);
+        let text = self.http.get(url).query(&[("filter", names)]);
         let text = text.send().await?.error_for_status()?.text().await?;
-        match text.split_once(": ") {
-            None => Ok(0),
-            Some((_, value)) => (value.trim().parse())
-                .with_context(|| format!("the value of statistic {name}: {text}")),
-        }
+        let value = |line: &str| {
+            let (_, value) = line.rsplit_once(": ").context("no value")?;
+            value
+                .trim()
+                .parse::<u64>()
+                .with_context(|| format!("a statistic: {line}"))
+        };
+        text.lines().map(value).sum()
     }
 
     /// `kill -9`.

@@ -51,6 +51,8 @@ pub struct Plan {
     pub pair: bool,
     /// The network between the sidecars and the (first) aggregator can be made to misbehave.
     pub faults: bool,
+    /// The sidecars have no filter: the shop without Kaeru.
+    pub bare: bool,
 }
 
 /// A running world. Its parts stop in the order of the fields.
@@ -244,8 +246,12 @@ impl World {
             for aggregator in &self.aggregators {
                 polls += aggregator.api()?.metric("kaeru_polls").await?;
             }
+            let filters = self
+                .sidecars
+                .values()
+                .filter(|e| e.sidecar.filter.is_some());
             Ok(Seen::when(
-                usize::try_from(polls)? == self.sidecars.len(),
+                usize::try_from(polls)? == filters.count(),
                 polls,
             ))
         })

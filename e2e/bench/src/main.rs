@@ -69,7 +69,10 @@ fn main() -> Result<()> {
     let mut sections = Vec::new();
     for part in Part::value_variants() {
         if cli.only.is_empty() || cli.only.contains(part) {
+            let began = clock::now();
             let section = measured(*part, cli.reports)?;
+            let took = began.elapsed().as_secs();
+            paper::progress(&format!("{} took {took} s", section.title));
             say(&section.plain());
             sections.push(section);
         }

@@ -22,6 +22,20 @@ impl Spread {
     }
 }
 
+/// Three digits and more.
+pub(crate) fn brief(value: f64) -> String {
+    format!("{value:.*}", digits(value))
+}
+
+/// How many digits after the point say enough.
+fn digits(value: f64) -> usize {
+    match value.abs() {
+        far if far >= 100.0 => 0,
+        mid if mid >= 10.0 => 1,
+        _ => 2,
+    }
+}
+
 /// The value below which this share of the sorted values lies; 0 of none.
 pub(crate) fn quantile<T: Copy + Default>(sorted: &[T], share: f64) -> T {
     #[expect(
@@ -35,11 +49,7 @@ pub(crate) fn quantile<T: Copy + Default>(sorted: &[T], share: f64) -> T {
 
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = match self.median.abs() {
-            far if far >= 100.0 => 0,
-            mid if mid >= 10.0 => 1,
-            _ => 2,
-        };
+        let digits = digits(self.median);
         let Self {
             median,
             least,

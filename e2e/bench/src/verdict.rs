@@ -16,7 +16,7 @@ use kaeru_e2e::world::{KAERU_HOST, KAERU_PORT};
 use serde_json::json;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::paper::{Line, Section};
+use crate::paper::{self, Line, Section};
 use crate::spread::quantile;
 use crate::stage::Stage;
 use crate::talk::Talk;
@@ -25,7 +25,7 @@ use crate::{clock, service, sql};
 pub(crate) const TITLE: &str = "Verdict";
 const NOTES: &str = include_str!("../notes/verdict.md");
 const PROXIES: [usize; 3] = [1, 5, 20];
-const FAILURES: u64 = 200;
+const FAILURES: u64 = 1_000;
 /// Requests a second beside the failures, over all proxies.
 const BACKGROUND_PER_S: u64 = 200;
 const POLICY: &str = "mode: enforce\ndoomed_max: 100%\n";
@@ -60,6 +60,7 @@ pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
         let background = Background::over(&at);
         let commit_ms = commit_ms(&postgres)?;
         let (mut least, mut most) = (Vec::new(), Vec::new());
+        paper::progress(&format!("verdict: {FAILURES} failures, {proxies} proxies"));
         for number in 0..FAILURES {
             let (after, until) = fail(&at, proxies as u64 * 10_000 + number, &failed).await?;
             least.push(after.as_secs_f64() * 1e3);

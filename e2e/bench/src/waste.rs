@@ -1,189 +1,221 @@
-//! What happens after an event failed, with Kaeru and without: how many unsafe requests still reach services, how long, and
-//! what the run takes. One shop whose policy enforces and one where Kaeru is off; services try again three times,
-//! 50 ms apart, and 5 % of the orders fail.
+//! What happens after an event failed, and what all events pay for it, with Kaeru and without: the paper's evaluation in
+//! small. One shop whose policy enforces and one whose proxies have no filter, each under Istio's default retries alone and
+//! under services that try again three times, 50 ms apart; 5 % of the orders fail.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `waste/run.rs` | one run: its orders, their ledgers |
+//! | `waste/meters.rs` | what it cost processes and connections |
 
-use std::time::Duration;
+mod meters;
+mod run;
 
-use anyhow::{Context, Result, ensure};
-use kaeru_e2e::shop::{Order, Role};
+use anyhow::{Context, Result};
+use kaeru_e2e::shop::Role;
 use kaeru_e2e::world::{Plan, World};
+use rustix::process::Pid;
 use serde_json::json;
-use tokio::task::JoinSet;
 
+use self::run::Run;
 use crate::paper::{Line, Section};
-use crate::spread::Spread;
-use crate::{clock, process};
+use crate::process;
+use crate::spread::{Spread, brief};
 
 pub(crate) const TITLE: &str = "Waste";
 const NOTES: &str = include_str!("../notes/waste.md");
+const POLICY: &str =
+    "mode: enforce\ndoomed_max: 100%\nservices:\n  host:payments.example.com:\n    fatal: [402]\n";
 const ROUNDS: u64 = 5;
-const ORDERS: u64 = 200;
-/// One in so many fails.
-const FAILING: u64 = 20;
-const AT_ONCE: u64 = 4;
+/// How often services try again, beside the default retries of Istio 1.30 (`kaeru_e2e::envoy::ISTIO_RETRY_ON`).
+const RETRIES: [(u32, &str); 2] = [
+    (0, "Istio's retries alone"),
+    (3, "services try 3 times again"),
+];
 
-/// What one round measured.
-#[derive(Debug, Default)]
-struct Round {
-    took_s: f64,
-    cpu_s: f64,
-    /// Unsafe requests after the failing answer.
-    after: f64,
-    /// Until the last of them, ms.
-    last_ms: f64,
+/// A shop, and the processes of Kaeru's aggregator and Postgres where it has Kaeru.
+struct Shop {
+    world: World,
+    kaeru: Option<[Pid; 2]>,
+}
+
+/// The runs of one kind of services, round by round.
+#[derive(Default)]
+struct Pair {
+    without: Vec<Run>,
+    with: Vec<Run>,
 }
 
 pub(crate) async fn measure() -> Result<Section> {
-    let with = world("with", "enforce").await?;
-    let without = world("without", "off").await?;
-    let (mut with_it, mut without_it, mut best) = (Vec::new(), Vec::new(), Vec::new());
+    let with = Shop::start("with", true).await?;
+    let without = Shop::start("without", false).await?;
+    let [mut once, mut again] = [Pair::default(), Pair::default()];
     for _ in 0..ROUNDS {
-        without_it.push(round(&without, Some(3)).await?);
-        with_it.push(round(&with, Some(3)).await?);
-        best.push(round(&without, None).await?);
+        for (pair, (retries, _)) in [&mut once, &mut again].into_iter().zip(RETRIES) {
+            pair.without.push(run::run(&without, retries).await?);
+            pair.with.push(run::run(&with, retries).await?);
+        }
     }
-    let of = |rounds: &[Round], figure: fn(&Round) -> f64| Spread::of(rounds.iter().map(figure));
-    let ratio = |ours: &[Round], theirs: &[Round], figure: fn(&Round) -> f64| {
-        let pairs = ours.iter().zip(theirs);
-        Spread::of(pairs.map(|(ours, theirs)| figure(ours) / figure(theirs)))
-    };
-    // What the failing run sends before anyone can know is no waste: the run without retries sends it too.
-    let beyond = with_it.iter().zip(&without_it).zip(&best);
-    let wasted = Spread::of(beyond.map(|((with, without), best)| {
-        (with.after - best.after).max(0.0) / (without.after - best.after)
-    }));
-    let all = ratio(&with_it, &without_it, |r| r.after);
-    let whole = ratio(&with_it, &best, |r| r.took_s);
     let mut lines = Vec::new();
-    for (name, rounds) in [
-        ("without Kaeru", &without_it),
-        ("with Kaeru", &with_it),
-        ("no retries, no Kaeru", &best),
-    ] {
-        lines.push(Line::plain(
-            format!("{name}: unsafe requests after a failure, per failed order"),
-            of(rounds, |r| r.after).to_string(),
-        ));
-        lines.push(Line::plain(
-            format!("{name}: until the last of them, ms"),
-            of(rounds, |r| r.last_ms).to_string(),
-        ));
-        lines.push(Line::plain(
-            format!("{name}: whole run, s / CPU of services, s"),
-            format!("{} / {}", of(rounds, |r| r.took_s), of(rounds, |r| r.cpu_s)),
-        ));
+    for (pair, (_, name)) in [&once, &again].into_iter().zip(RETRIES) {
+        lines.extend(pair.lines(name));
     }
-    lines.push(Line::against(
-        "unsafe requests after a failure, all of them, × without Kaeru",
-        all.to_string(),
-        "at most 0.05",
-        all.median <= 0.05,
-    ));
-    lines.push(Line::against(
-        "unsafe requests beyond those of a run without retries, × without Kaeru",
-        wasted.to_string(),
-        "at most 0.05",
-        wasted.median <= 0.05,
-    ));
-    lines.push(Line::against(
-        "whole run, × one whose services never try again",
-        whole.to_string(),
-        "at most 1.1",
-        whole.median <= 1.1,
-    ));
+    lines.push(memory(&without, &with)?);
+    lines.extend(goals(&once, &again));
     Ok(Section {
         title: TITLE,
         notes: NOTES,
         how: format!(
-            "{ROUNDS} interleaved rounds of {ORDERS} orders, {AT_ONCE} at a time, one in {FAILING} fails; load average {}.",
+            "{ROUNDS} interleaved rounds of {} orders, {} at a time, one in {} fails; without Kaeru → with Kaeru, and the ratio; load average {}.",
+            run::ORDERS,
+            run::AT_ONCE,
+            run::FAILING,
             crate::machine::load_average()
         ),
         lines,
     })
 }
 
-async fn world(name: &str, mode: &str) -> Result<World> {
-    World::start(Plan {
-        name: format!("bench-waste-{name}"),
-        policy: format!(
-            "mode: {mode}\ndoomed_max: 100%\nservices:\n  host:payments.example.com:\n    fatal: [402]\n"
+impl Shop {
+    async fn start(name: &str, with_kaeru: bool) -> Result<Self> {
+        let mut world = World::start(Plan {
+            name: format!("bench-waste-{name}"),
+            policy: POLICY.into(),
+            filter: json!({ "mode": "enforce" }),
+            postgres: true,
+            bare: !with_kaeru,
+            ..Plan::default()
+        })
+        .await?;
+        let postgres = world.postgres()?.pid().context("it runs")?;
+        let aggregator = world.aggregator()?.pid().context("it runs")?;
+        let kaeru = with_kaeru.then_some([aggregator, postgres]);
+        Ok(Self { world, kaeru })
+    }
+
+    /// What the proxies hold, MiB.
+    fn proxies_mib(&self) -> Result<f64> {
+        let resident = |role| process::resident_mib(self.world.sidecar(role)?.pid());
+        Role::MESH.into_iter().map(resident).sum()
+    }
+}
+
+impl Pair {
+    fn lines(&self, name: &str) -> Vec<Line> {
+        let line = |what: &str, measured| Line::plain(format!("{name}: {what}"), measured);
+        let told = |figure: fn(&Run) -> f64| median(&self.with, figure);
+        vec![
+            line(
+                "unsafe requests after a failure, per failed order",
+                self.both(|run| run.after),
+            ),
+            line("until the last of them, ms", self.both(|run| run.last_ms)),
+            line(
+                "mean response of an order that succeeds, ms",
+                self.both(|run| run.well_ms),
+            ),
+            line(
+                "mean response of one that fails, ms",
+                self.both(|run| run.failed_ms),
+            ),
+            line("whole run, s", self.both(|run| run.took_s)),
+            line(
+                "CPU of services, ms/order",
+                self.both(|run| run.cost.services_ms),
+            ),
+            line(
+                "CPU of proxies, ms/order",
+                self.both(|run| run.cost.proxies_ms),
+            ),
+            line(
+                "CPU of aggregator and Postgres, ms/order",
+                format!("0 → {}", brief(told(|run| run.cost.kaeru_ms))),
+            ),
+            line(
+                "bytes between services, per order",
+                self.both(|run| run.cost.between),
+            ),
+            line(
+                "bytes from proxies to the aggregator (and back), per order",
+                format!(
+                    "0 → {} ({})",
+                    brief(told(|run| run.cost.told)),
+                    brief(told(|run| run.cost.heard))
+                ),
+            ),
+        ]
+    }
+
+    fn both(&self, figure: fn(&Run) -> f64) -> String {
+        let medians = [&self.without, &self.with].map(|runs| brief(median(runs, figure)));
+        let ratio = ratio(&self.with, &self.without, figure);
+        format!("{}, × {ratio}", medians.join(" → "))
+    }
+}
+
+fn median(runs: &[Run], figure: fn(&Run) -> f64) -> f64 {
+    Spread::of(runs.iter().map(figure)).median
+}
+
+/// Round by round.
+fn ratio(ours: &[Run], theirs: &[Run], figure: fn(&Run) -> f64) -> Spread {
+    let pairs = ours.iter().zip(theirs);
+    Spread::of(pairs.map(|(ours, theirs)| figure(ours) / figure(theirs)))
+}
+
+/// Both shops have done the same work by now.
+fn memory(without: &Shop, with: &Shop) -> Result<Line> {
+    let [aggregator, postgres] = with.kaeru.context("it has Kaeru")?;
+    Ok(Line::plain(
+        "memory of the four proxies / the aggregator / its Postgres at the end, MiB",
+        format!(
+            "{:.0} → {:.0} / 0 → {:.0} / 0 → {:.0}",
+            without.proxies_mib()?,
+            with.proxies_mib()?,
+            process::resident_mib(aggregator)?,
+            process::tree_mib(postgres)?
         ),
-        filter: json!({ "mode": mode }),
-        ..Plan::default()
-    })
-    .await
+    ))
 }
 
-/// One run; `None` retries is the best that there can be: what failed is not tried again.
-async fn round(world: &World, retries: Option<u32>) -> Result<Round> {
-    let services = || -> Result<f64> {
-        let cpus = Role::ALL.iter().map(|role| {
-            let cpu = process::tree_cpu(world.service_pid(*role)?)?;
-            Ok::<f64, anyhow::Error>(cpu.as_secs_f64())
-        });
-        cpus.sum()
-    };
-    let (began, before) = (clock::now(), services()?);
-    let mut failed = Vec::new();
-    let mut tasks = JoinSet::new();
-    for customer in 0..AT_ONCE {
-        let (peer, to) = (world.peer.clone(), world.inbound(Role::Web)?);
-        tasks.spawn(async move {
-            let mut failed = Vec::new();
-            for number in (customer..ORDERS).step_by(usize::try_from(AT_ONCE)?) {
-                let declined = number % FAILING == 0;
-                let order = Order {
-                    declined,
-                    says_failed: declined,
-                    retries: retries.unwrap_or(0),
-                    ..Order::default()
-                };
-                let event = format!("order-{}", order.number);
-                let told = peer.order(to, &order, &[("x-event-id", &event)]).await?;
-                ensure!(
-                    declined || told.status == 201,
-                    "an order was answered {}",
-                    told.status
-                );
-                if declined {
-                    failed.push(order.number);
-                }
-            }
-            Ok::<_, anyhow::Error>(failed)
-        });
-    }
-    while let Some(done) = tasks.join_next().await {
-        failed.extend(done??);
-    }
-    let mut round = Round {
-        took_s: began.elapsed().as_secs_f64(),
-        cpu_s: services()? - before,
-        ..Round::default()
-    };
-    let orders = failed.len() as f64;
-    for order in failed {
-        let (requests, lasted) = after_failure(world, &order).await?;
-        round.after += requests as f64 / orders;
-        round.last_ms = round.last_ms.max(lasted.as_secs_f64() * 1e3);
-    }
-    Ok(round)
-}
-
-/// Unsafe requests that reached services after the payment was declined, and how long after it the last came.
-async fn after_failure(world: &World, order: &str) -> Result<(usize, Duration)> {
-    let mut arrivals = Vec::new();
-    for role in Role::ALL {
-        for arrival in world.arrivals(role, order).await? {
-            arrivals.push((arrival.at_ms, role));
-        }
-    }
-    let declined = arrivals.iter().filter(|(_, role)| *role == Role::Payment);
-    let declined_ms = declined.map(|(at_ms, _)| *at_ms).min();
-    let declined_ms = declined_ms.context("the payment API was asked")?;
-    let later: Vec<u64> = (arrivals.iter())
-        .map(|(at_ms, _)| at_ms.saturating_sub(declined_ms))
-        .filter(|late_ms| *late_ms > 0)
-        .collect();
-    let last_ms = later.iter().copied().max().unwrap_or(0);
-    Ok((later.len(), Duration::from_millis(last_ms)))
+fn goals(once: &Pair, again: &Pair) -> Vec<Line> {
+    let all = ratio(&again.with, &again.without, |run| run.after);
+    // What the failing run sends before anyone can know is no waste: the run without retries sends it too.
+    let runs = again.with.iter().zip(&again.without).zip(&once.without);
+    let beyond = Spread::of(runs.map(|((with, without), best)| {
+        (with.after - best.after).max(0.0) / (without.after - best.after)
+    }));
+    let stopped = ratio(&again.with, &once.with, |run| run.took_s);
+    let whole = ratio(&again.with, &once.without, |run| run.took_s);
+    let waits = again.with.iter().zip(&once.with);
+    let waits = Spread::of(waits.map(|(again, once)| again.failed_ms - once.failed_ms));
+    vec![
+        Line::against(
+            "unsafe requests after a failure, all of them, × without Kaeru",
+            all.to_string(),
+            "at most 0.05",
+            all.median <= 0.05,
+        ),
+        Line::against(
+            "unsafe requests beyond those of services that do not try again, × without Kaeru",
+            beyond.to_string(),
+            "at most 0.05",
+            beyond.median <= 0.05,
+        ),
+        Line::against(
+            "whole run, × one in which failed orders stop where they fail",
+            stopped.to_string(),
+            "at most 1.1",
+            stopped.median <= 1.1,
+        ),
+        Line::against(
+            "whole run, × the same without Kaeru: its price on a busy machine is in it",
+            whole.to_string(),
+            "at most 1.1",
+            whole.median <= 1.1,
+        ),
+        Line::plain(
+            "what trying again costs a failing order, ms (its first pause is 50)",
+            waits.to_string(),
+        ),
+    ]
 }

@@ -131,7 +131,7 @@ impl<'a> Mesh<'a> {
             admin: place.admin,
             app: place.app,
             upstreams: self.shop(),
-            filter: Some(Filter {
+            filter: (!self.plan.bare).then(|| Filter {
                 wasm: wasm.into(),
                 config: config.clone(),
                 ..Filter::default()

@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup build wasm wasm-crash demo test torture schedules bench profile lint clean
+.PHONY: help setup build wasm wasm-crash demo test torture fuzz schedules bench profile lint clean
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 WASM := $(TARGET)/wasm32-wasip1/wasm/kaeru_filter.wasm
@@ -45,6 +45,9 @@ torture: setup wasm wasm-crash ## every attack in its long form (SEED=7: other c
 	cargo build --locked --workspace --all-targets
 	cargo build --locked --release --package kaeru-aggregator
 	@scripts/torture
+
+fuzz: setup ## fuzzing led by coverage, every parser (ONLY=policy: one; FOR=60: seconds each; docs/TORTURE.md)
+	@scripts/fuzz "$(ONLY)" "$(or $(FOR),60)"
 
 schedules: setup ## schedules of the simulation (ARGS="--seed 7": the story of one; docs/SIMULATION.md)
 	cargo run --locked --package kaeru-sim --bin torture -- $(ARGS)

@@ -4,15 +4,18 @@
 //! | file | what |
 //! | --- | --- |
 //! | `targets.rs` | the parsers: seeds, words, what each answer must keep |
-//! | `mutate.rs` | inputs out of seeds, the same for the same number |
+//! | `corpus.rs` | inputs that fuzzing led by coverage has found |
+//! | `mutate.rs` | inputs out of both, the same for the same number |
 //!
-//! Each parser gets its seeds and some 10,000s of mutations of them; with `KAERU_TORTURE` set 10,000,000 each
+//! Each parser gets its seeds, what `make fuzz` has kept, and some 10,000s of mutations of them; with `KAERU_TORTURE` set 10,000,000 each
 //! (`KAERU_TORTURE=1 cargo test --release -p kaeru-e2e --test fuzz -- --nocapture`). An input that broke a promise becomes
 //! a seed of its target when the parser is mended.
 
+mod corpus;
 mod mutate;
 mod targets;
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -28,20 +31,25 @@ const TORTURE_RUNS: u32 = 10_000_000;
 const STREAMS_BEFORE: u64 = 3;
 
 /// Runs one parser over its seeds and their mutations; what to say of it.
-fn fuzz(target: &Target) -> String {
+fn fuzz(target: &Target) -> io::Result<String> {
     let Attack { rounds: runs, seed } = Attack::find(target.quick_runs, TORTURE_RUNS);
     let begun = Instant::now();
-    for seed in target.seeds {
+    let kept = corpus::read(target.name)?;
+    let kept = kept.iter().map(Vec::as_slice);
+    let seeds: Vec<&[u8]> = target.seeds.iter().copied().chain(kept).collect();
+    for seed in &seeds {
         run(target, seed);
     }
     let mut input = Vec::new();
-    let mut mutator = Mutator::new(target.seeds, target.words, STREAMS_BEFORE + seed);
+    let mut mutator = Mutator::new(&seeds, target.words, STREAMS_BEFORE + seed);
     for _ in 0..runs {
         mutator.next(&mut input);
         run(target, &input);
     }
     let (name, seconds) = (target.name, begun.elapsed().as_secs_f64());
-    format!("{name}: {runs} inputs in {seconds:.1} s, none broke a promise")
+    Ok(format!(
+        "{name}: {runs} inputs in {seconds:.1} s, none broke a promise"
+    ))
 }
 
 fn run(target: &Target, input: &[u8]) {
@@ -56,7 +64,7 @@ macro_rules! fuzzed {
         $(#[test] fn $name() {
             let name = stringify!($name);
             let target = TARGETS.iter().find(|target| target.name == name);
-            println!("{}", fuzz(target.unwrap()));
+            println!("{}", fuzz(target.unwrap()).unwrap());
         })*
 
         #[test]
@@ -86,6 +94,12 @@ fuzzed!(
     policy,
     client_certificate,
 );
+
+#[test]
+fn what_is_kept_is_read_as_it_was() {
+    let all: Vec<u8> = (0..=u8::MAX).collect();
+    assert_eq!(corpus::unescaped(&all.escape_ascii().to_string()), all);
+}
 
 /// Sixteen times the bytes take about sixteen times as long, in one run side by side; 256 times as long is quadratic.
 #[test]

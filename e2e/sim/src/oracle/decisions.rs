@@ -6,12 +6,12 @@ mod silence;
 mod entry;
 
 use kaeru_flow::{Decision, Policy, Reason};
-use kaeru_protocol::{Ending, EventId, EventType, Outcome, Peer, Word};
+use kaeru_protocol::{Ending, EventId, EventType, Outcome, Peer, ReporterId, Word};
 
 use super::Condition;
 use crate::database::Transaction;
 use crate::shape::EVENT_TYPE;
-use crate::truth::{Try, What};
+use crate::truth::{Said, Try, What};
 use crate::world::World;
 
 /// An aggregator that died is noticed after two seconds and a beat, ms.
@@ -129,13 +129,18 @@ impl World {
 
     /// How a try ended, as the policy reads it; `Running` while it is open.
     pub(crate) fn outcome(&self, one: &Try, policy: &Policy) -> Outcome {
+        self.outcome_by(one, policy, None)
+    }
+
+    /// The same, by the words that were stored by that time.
+    fn outcome_by(&self, one: &Try, policy: &Policy, stored_by_ms: Option<u64>) -> Outcome {
         let Some((_, mut ending)) = one.ended else {
             return Outcome::Running;
         };
         if let (Some(Word::Running), Some(service)) = (ending.word, one.service) {
             // Answered, and the work went on: the last word counts.
             ending.word = self
-                .words_of(&one.event, service)
+                .words_by(&one.event, service, stored_by_ms)
                 .last()
                 .map(|(_, word)| *word);
         }
@@ -160,11 +165,19 @@ impl World {
             .is_some_and(|seq| row.is_some_and(|row| row.seqs.contains(&seq)))
     }
 
-    /// Whether it was stored by that time.
+    /// Whether its last report was stored by that time.
     fn is_stored_by(&self, one: &Try, at_ms: u64) -> bool {
-        let (Some(id), Some(seq)) = (one.reporter, one.end_seq) else {
-            return false;
-        };
+        let report = one.reporter.zip(one.end_seq);
+        report.is_some_and(|report| self.is_report_stored_by(report, at_ms))
+    }
+
+    /// Whether a word by the status call was.
+    fn is_word_stored_by(&self, said: &Said, at_ms: u64) -> bool {
+        let report = said.heard;
+        report.is_some_and(|report| self.is_report_stored_by(report, at_ms))
+    }
+
+    fn is_report_stored_by(&self, (id, seq): (ReporterId, u64), at_ms: u64) -> bool {
         let mut keys = self
             .database
             .keys
@@ -210,7 +223,7 @@ impl World {
             .any(|at_ms| is_near(*at_ms))
     }
 
-    pub(crate) fn was_hindered(&self, id: kaeru_protocol::ReporterId, since_ms: u64) -> bool {
+    pub(crate) fn was_hindered(&self, id: ReporterId, since_ms: u64) -> bool {
         let times = self.truth.hindered.get(&id);
         let by_answer = times.is_some_and(|times| times.iter().any(|(_, to)| *to >= since_ms));
         let under_way = self
@@ -222,7 +235,7 @@ impl World {
         by_answer || under_way
     }
 
-    fn dropped_by(&self, id: kaeru_protocol::ReporterId) -> u64 {
+    fn dropped_by(&self, id: ReporterId) -> u64 {
         let Some((proxy, worker)) = self.truth.reporters.get(&id) else {
             return 0;
         };
@@ -331,9 +344,23 @@ impl World {
 
     /// What a service said of an event, in its answers and by the status call, oldest first.
     pub(crate) fn words_of(&self, event: &EventId, service: usize) -> Vec<(u64, Word)> {
+        self.words_by(event, service, None)
+    }
+
+    /// The same, of the words that were stored by that time.
+    fn words_by(
+        &self,
+        event: &EventId,
+        service: usize,
+        stored_by_ms: Option<u64>,
+    ) -> Vec<(u64, Word)> {
+        let is_stored = |one: &&Try| stored_by_ms.is_none_or(|at_ms| self.is_stored_by(one, at_ms));
+        let is_told =
+            |said: &&Said| stored_by_ms.is_none_or(|at_ms| self.is_word_stored_by(said, at_ms));
         let in_answers = self
             .tries(event)
             .filter(|one| one.service == Some(service))
+            .filter(is_stored)
             .filter_map(|one| {
                 let (at_ms, ending) = one.ended?;
                 Some((at_ms, ending.word?))
@@ -343,6 +370,7 @@ impl World {
             .words
             .iter()
             .filter(|said| said.event == *event && said.service == service)
+            .filter(is_told)
             .map(|said| (said.at_ms, said.word));
         let mut all: Vec<(u64, Word)> = in_answers.chain(by_call).collect();
         all.sort_by_key(|(at_ms, _)| *at_ms);

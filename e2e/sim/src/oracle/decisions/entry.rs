@@ -139,7 +139,10 @@ impl World {
                 {
                     return false;
                 }
-                let succeeded = self.outcome(one, &policy) == Outcome::Succeeded;
+                // A success by word is there once the word is.
+                let succeeded = [None, heard_by_ms]
+                    .into_iter()
+                    .all(|by_ms| self.outcome_by(one, &policy, by_ms) == Outcome::Succeeded);
                 let (began_ms, ended_ms) = (
                     self.seen_ms(one, one.began_ms),
                     one.ended.map(|(at_ms, _)| self.seen_ms(one, at_ms)),

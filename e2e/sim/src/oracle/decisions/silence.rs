@@ -44,7 +44,9 @@ impl World {
         Err((Condition::DeadlineNotPassed, words))
     }
 
-    /// Whether a service's last word at that time was `running`.
+    /// Whether a service's last word at that time was `running`, or Kaeru has heard it say so of a later time: what runs
+    /// then is late as well. (Its `running` of before may have been lost with an answer whose client went away, or have
+    /// been followed by the end of another job.)
     pub(crate) fn runs_by_word(&self, event: &EventId, at_ms: u64) -> bool {
         (0..self.shape.services.len()).any(|service| {
             let last = self
@@ -52,6 +54,11 @@ impl World {
                 .into_iter()
                 .rfind(|(said_ms, _)| *said_ms <= at_ms);
             last.is_some_and(|(_, word)| word == Word::Running)
+        }) || self.truth.words.iter().any(|said| {
+            said.event == *event
+                && said.word == Word::Running
+                && said.at_ms > at_ms
+                && self.is_word_stored_by(said, self.now_ms + 1)
         })
     }
 

@@ -38,11 +38,41 @@ impl World {
         let wait_ms = policy
             .for_event(self.true_type(event).as_ref(), Some(&entry))
             .entry_retry_wait_ms();
+        let mut ruling = self.attempts_failed(&entries, wait_ms, outcome, policy);
+        if matches!(ruling, Err((Condition::EntryNotFailed, _))) {
+            // An attempt that began in time only after one that could not be heard of.
+            let could_be_heard =
+                |one: &&Try| self.is_heard(one) || !self.is_excused(one, one.began_ms);
+            let known: Vec<&Try> = entries.iter().copied().filter(could_be_heard).collect();
+            if !known.is_empty()
+                && self
+                    .attempts_failed(&known, wait_ms, outcome, policy)
+                    .is_ok()
+            {
+                ruling = Ok(true);
+            }
+        }
+        if matches!(ruling, Ok(true)) {
+            self.tally
+                .count("excused: an attempt of the entry could not be heard");
+        }
+        ruling.map(|_| ())
+    }
+
+    /// Whether attempts at the entry, in the order of their beginning, failed with no more in time; says whether one that
+    /// did not is excused.
+    fn attempts_failed(
+        &self,
+        attempts: &[&Try],
+        wait_ms: u64,
+        outcome: Outcome,
+        policy: &Policy,
+    ) -> Result<bool, (Condition, String)> {
         // By the aggregator's clock the time may be off by as much as two of them are apart.
         let slack_ms = 2 * self.shape.aggregators_apart_ms;
         // Attempts that follow each other in time are one chain; any chain that failed to its end is reason enough.
         let mut chains: Vec<Vec<&Try>> = Vec::new();
-        for one in &entries {
+        for one in attempts {
             let in_time = |last: &Try| {
                 let until_ms = |ended_ms: u64| ended_ms + wait_ms.saturating_sub(slack_ms);
                 last.ended
@@ -54,27 +84,17 @@ impl World {
             }
         }
         let mut ruling = Ok(false);
-        let mut is_excused = false;
         for chain in chains {
             ruling = self.chain_failed(&chain, outcome, policy);
-            match ruling {
-                Ok(excused) => {
-                    is_excused = excused;
-                    break;
-                }
-                Err((Condition::EntryNotFailed, _)) => break,
-                Err(_) => {}
+            if matches!(ruling, Ok(_) | Err((Condition::EntryNotFailed, _))) {
+                break;
             }
         }
-        if is_excused {
-            self.tally
-                .count("excused: an attempt of the entry could not be heard");
-        }
-        ruling.map(|_| ())
+        ruling
     }
 
     /// Whether attempts at the entry ended in failure with no more in time; says whether one that did not is excused.
-    pub(crate) fn chain_failed(
+    fn chain_failed(
         &self,
         chain: &[&Try],
         outcome: Outcome,

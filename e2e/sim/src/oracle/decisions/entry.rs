@@ -1,6 +1,6 @@
 //! The entry: whether it truly failed with no more attempts in time, and whether its id is one event's.
 
-use kaeru_flow::Policy;
+use kaeru_flow::{Policy, set_right};
 use kaeru_protocol::{EventId, Outcome};
 
 use super::Ruling;
@@ -122,14 +122,14 @@ impl World {
         Ok(excused)
     }
 
-    /// A time as Kaeru sees it: clocks that are less than a second apart are not set right.
-    pub(crate) fn seen_ms(&self, one: &Try, at_ms: u64) -> u64 {
+    /// A time as Kaeru sees it: each VM's clock is set right by what is known of it alone, and only where it is a second
+    /// or more off.
+    fn seen_ms(&self, one: &Try, at_ms: u64) -> u64 {
         let offset_ms = one.proxy.map_or(0, |proxy| self.proxies[proxy].offset_ms);
-        if offset_ms.unsigned_abs() < 1_100 {
-            at_ms.saturating_add_signed(offset_ms)
-        } else {
-            at_ms
-        }
+        let row = one.reporter.and_then(|id| self.database.reporters.get(&id));
+        row.and_then(|row| row.clock_ms).map_or(at_ms, |clock_ms| {
+            set_right(at_ms.saturating_add_signed(offset_ms), clock_ms)
+        })
     }
 
     /// Whether the id is borrowed and several orders were made under it that are no retries; and by `heard_by_ms` the

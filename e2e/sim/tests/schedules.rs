@@ -177,6 +177,14 @@ const FOUND: &[(u64, &str)] = &[
         8_516,
         "EffectMissing: an event all of whose reports came late was judged to have begun late",
     ),
+    (
+        29_642,
+        "EntryNotFailed, by the oracle: a retry was in time only after an attempt that could not be heard of",
+    ),
+    (
+        85_690,
+        "SharedDoomed, by the oracle: the first order's success by word was not stored yet",
+    ),
 ];
 
 #[test]

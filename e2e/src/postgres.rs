@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -24,6 +24,26 @@ pub struct Postgres {
     program: Program,
     logs: PathBuf,
     process: Option<Process>,
+}
+
+/// An open session of `psql`.
+#[derive(Debug)]
+pub struct Session(Child);
+
+impl Session {
+    /// Has a statement played; what it answers is not heard.
+    pub fn play(&mut self, statement: &str) -> Result<()> {
+        let stdin = self.0.stdin.as_mut().context("psql listens")?;
+        writeln!(stdin, "{statement}").context("tell psql")
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // It ends where it has nothing more to read. A destructor has nobody to tell.
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }
 
 impl Postgres {
@@ -173,6 +193,16 @@ impl Postgres {
             bail!("{statement}: {}", String::from_utf8_lossy(&output.stderr));
         }
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// A session that stays, for statements that must not wait for a connection.
+    pub fn session(&self) -> Result<Session> {
+        let mut psql = Command::new(binaries()?.join("psql"));
+        psql.args(["-AtX", "-U", USER, "-h"]);
+        psql.arg(&self.folder).arg("postgres");
+        psql.stdin(Stdio::piped());
+        psql.stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Session(psql.spawn().context("run psql")?))
     }
 
     /// Takes connections and does nothing with them, until it can have no more.

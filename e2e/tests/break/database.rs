@@ -94,17 +94,19 @@ fn a_database_that_refuses_or_has_no_connection_left_is_survived() -> Result<()>
             rig.ready(true).await?;
             works(&load).await?;
             // All connections are somebody else's: Kaeru's are cut off, and taken before it can have them again.
-            let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'kaeru'";
-            let mut taken = Vec::new();
+            let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'kaeru';";
+            let mut session = rig.postgres.session()?;
+            let mut taken = rig.postgres.use_up()?;
+            let before = load.books.answers(503);
             wait::until("no connection left for Kaeru", || {
-                let outcome = rig.postgres.query(cut).and_then(|_| rig.postgres.use_up());
+                let outcome = session.play(cut).and_then(|()| rig.postgres.use_up());
                 taken.extend(outcome.into_iter().flatten());
                 let ready = rig.aggregators[0].api().map(|api| api.is_ready());
-                async move { Ok(Seen::when(!ready?.await?, "still ready")) }
+                let refused = load.books.answers(503) > before;
+                async move { Ok(Seen::when(refused && !ready?.await?, refused)) }
             })
             .await?;
-            is_refused(&load).await?;
-            drop(taken);
+            drop((session, taken));
             rig.ready(true).await?;
             works(&load).await?;
         }

@@ -128,6 +128,31 @@ fn a_caller_adds_a_maybe_and_the_callee_clears_it() {
 }
 
 #[test]
+fn what_a_service_says_is_not_taken_back_by_a_caller() {
+    // Its caller could not reach it, another attempt did: its own proxy has yet to say so.
+    check(
+        "web POST /orders ok; stock says succeeded; mail says failed; ? 40
+         web=>stock POST /reserve 503 flags=32; ? 60; web>stock POST /reserve ok; ? 80",
+        &expect![[r#"
+            40: rolling_back, look again after 1995
+            roll back, revision 1: shop/mail says that the event failed for good
+              because shop/mail said `failed` (000000000095aa3e/1)
+              undo shop/mail (maybe)
+              undo shop/stock (yes)
+              undo shop/web (yes)
+            60: rolling_back, look again after 1985
+            roll back, revision 2: shop/mail says that the event failed for good
+              because shop/mail said `failed` (000000000095aa3e/1)
+              undo shop/mail (maybe)
+              undo shop/stock (yes)
+              undo shop/web (yes) after shop/stock
+            80: rolling_back, look again after 1975
+              word: shop/mail says that the event failed for good
+        "#]],
+    );
+}
+
+#[test]
 fn two_calls_at_once_are_told_apart_by_their_method() {
     // The read was answered; of the write, sent in the same millisecond, only its caller knows.
     plan_of(

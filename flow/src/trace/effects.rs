@@ -89,7 +89,8 @@ fn step_outcome(peer: &Peer, step: &mut Step, policy: &StepPolicy<'_>) {
         .chain(by_word.filter(|w| *w == Word::Failed).map(Word::outcome))
         .max()
         .unwrap_or(Outcome::Succeeded);
-    let word_effect = match by_word.filter(|_| by_calls.is_none()) {
+    // Only its own proxy's view of its requests says what a word was about: a caller never takes one back.
+    let word_effect = match by_word.filter(|_| !reported) {
         _ if policy.has_nothing_to_undo() => Effect::No,
         Some(Word::Succeeded) => Effect::Yes,
         Some(Word::Running | Word::Failed) => Effect::Maybe,

@@ -400,6 +400,16 @@ impl Trace {
         self.steps.get(peer).is_some_and(is_called)
             || self.steps.values().any(|s| s.parents.contains(peer))
     }
+
+    /// Whether a request of the event to it, or by it, was refused: of itself no part in the event.
+    pub fn is_named_by_refusals(&self, peer: &Peer) -> bool {
+        let is_it = |service: &ServiceName| service.as_str() == peer.as_str();
+        self.refusals.iter().any(|refusal| {
+            is_it(&refusal.service)
+                || refusal.from.as_ref().is_some_and(is_it)
+                || refusal.to.as_ref() == Some(peer)
+        })
+    }
 }
 
 impl Step {

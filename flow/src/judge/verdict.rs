@@ -118,7 +118,8 @@ impl Case<'_> {
         }
     }
 
-    /// Services of the event, or of its learned flow, that lost reports or fell silent in its time.
+    /// Services of the event, or of its learned flow, that lost reports or fell silent in its time. A request that was
+    /// refused names its event's services too: an earlier one may have passed there, and be among what was lost.
     fn missing(&self) -> BTreeSet<Peer> {
         let earlier = self.planned().into_iter().flat_map(|p| &p.missing);
         let from_ms = self.trace.may_have_begun_ms();
@@ -133,6 +134,7 @@ impl Case<'_> {
             .map(|loss| &loss.service)
             .filter(|service| {
                 self.trace.takes_part(service)
+                    || self.trace.is_named_by_refusals(service)
                     || self
                         .flow
                         .is_some_and(|flow| flow.steps.contains_key(*service))

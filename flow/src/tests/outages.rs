@@ -128,6 +128,36 @@ fn losses_make_a_plan_incomplete() {
 }
 
 #[test]
+fn of_a_service_that_lost_all_a_refusal_says_that_it_is_one_of_the_events() {
+    let setting = Setting {
+        losses: vec![Loss {
+            service: service("db").into(),
+            reporter: None,
+            span: Span {
+                from_ms: 0,
+                to_ms: 40,
+            },
+        }],
+        ..Setting::default()
+    };
+    check_in(
+        "web>backend POST /pay 402 word=failed; ? 30; db refuses POST /rows; ? 40",
+        &setting,
+        &expect![[r#"
+            30: rolling_back, look again after 1985
+            roll back, revision 1: shop/backend says that the event failed for good
+              because shop/backend said `failed` (00000041c27640ad/1)
+              undo shop/backend (maybe)
+            40: rolling_back, look again after 1985
+            roll back, revision 2: shop/backend says that the event failed for good
+              because shop/backend said `failed` (00000041c27640ad/1)
+              undo shop/backend (maybe)
+              incomplete: not all was heard of shop/db
+        "#]],
+    );
+}
+
+#[test]
 fn an_end_from_the_time_of_an_outage_may_come_after_it() {
     // A job says `running`; its deadline passes while nothing can be heard, its last word comes later.
     check_in(

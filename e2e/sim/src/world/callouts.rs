@@ -221,11 +221,11 @@ impl World {
         let Ok(batch) = serde_json::from_slice::<WireBatch>(batch) else {
             return;
         };
-        let is_status = |report| matches!(report, Body::Proxy(_));
+        let dropped_ms = self.proxies[proxy].dropped_ms;
         let count = batch
             .into_reports()
             .filter_map(Result::ok)
-            .filter(|report| is_status(report.body.clone()))
+            .filter(|report| matches!(report.body, Body::Proxy(_)) && report.at_ms > dropped_ms)
             .count();
         self.proxies[proxy].statuses += u32::try_from(count).unwrap_or(0);
     }

@@ -25,8 +25,10 @@ pub(crate) struct Proxy {
     /// The most that its configuration lets it do.
     pub(crate) ceiling: Mode,
     pub(crate) lives: u32,
-    /// Statuses that it delivered since everything has healed.
+    /// Statuses that it delivered since everything has healed, stated since a VM of it last dropped reports.
     pub(crate) statuses: u32,
+    /// When that was, by its clock, ms.
+    pub(crate) dropped_ms: u64,
 }
 
 /// One VM's place.
@@ -36,6 +38,8 @@ pub(crate) struct Worker {
     ticks: u32,
     tick_ms: u32,
     streams: u32,
+    /// Reports that its VM has dropped.
+    dropped: u64,
 }
 
 /// A request at a VM.
@@ -107,6 +111,7 @@ impl World {
                     ceiling,
                     lives: 0,
                     statuses: 0,
+                    dropped_ms: 0,
                 });
                 let proxy = self.proxies.len() - 1;
                 self.start_proxy(proxy);
@@ -158,6 +163,7 @@ impl World {
                     ticks: 0,
                     tick_ms: 0,
                     streams: 100,
+                    dropped: 0,
                 });
             }
         }
@@ -189,6 +195,7 @@ impl World {
         place.vm = Some(vm);
         place.lives += 1;
         place.tick_ms = 0;
+        place.dropped = 0;
         self.truth.reporters.insert(id, (proxy, worker));
         self.after_callback(proxy, worker);
     }
@@ -354,6 +361,11 @@ impl World {
         let Some(vm) = &place.vm else { return };
         let tick_ms = vm.host().tick_ms.get();
         let seen = vm.seen();
+        if seen.dropped > place.dropped {
+            place.dropped = seen.dropped;
+            one.dropped_ms = one.shared.now_ms.get();
+            one.statuses = 0;
+        }
         let sets_tick = tick_ms != place.tick_ms;
         if sets_tick {
             place.tick_ms = tick_ms;
@@ -383,7 +395,8 @@ impl World {
         self.oracle.check_bounds(seen, kept_max, open_max);
     }
 
-    /// Every proxy has delivered all that it keeps, and stated twice since how far its VMs came.
+    /// Every proxy has delivered all that it keeps, and stated since how far its VMs came and what they dropped: what a
+    /// status drops from a full outbox itself, the next one says.
     pub(super) fn proxies_are_quiet(&self) -> bool {
         // A VM is known to be gone ten seconds after its death, and its tail to be lost two statuses later.
         let last_death_ms = self.truth.dead.values().map(|dead| dead.at_ms).max();

@@ -226,10 +226,14 @@ pub fn judge(
     } else {
         case.state(settled, &wakes)
     };
+    // A new plan is looked at at least once more: who says meanwhile that something is lost does not know of it yet.
+    let again_ms = decision.is_some().then(|| case.silence_known_ms());
+    wakes.extend(again_ms);
+    let wake_ms = wakes.into_iter().filter(|w| *w > now.at_ms).min();
     Judgement {
         state,
         settled: settled && state != EventState::Running,
-        wake_ms: wakes.into_iter().filter(|w| *w > now.at_ms).min(),
+        wake_ms: wake_ms.or(again_ms.map(|_| now.at_ms)),
         considered,
         decision,
     }

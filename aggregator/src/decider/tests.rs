@@ -4,6 +4,7 @@ use kaeru_protocol::{Body, Kind, Mode, Verdict};
 
 use crate::app::App;
 use crate::clock::{self, timestamp};
+use crate::store::losses::{self, Lost};
 use crate::store::{Store, events, policies};
 use crate::testing::{self, Side, attempt, beat, failed, number, report};
 use crate::withdrawal::{Withdrawn, withdraw};
@@ -652,4 +653,71 @@ async fn a_loss_that_becomes_known_makes_a_plan_incomplete() {
         number(&app, "SELECT revision::bigint FROM decisions").await,
         2
     );
+}
+
+/// An event that has failed, and that nobody has decided: its aggregator was killed after the commit. Its proxy is about to
+/// be known to have lost something.
+async fn failed_and_undecided() -> (App, Side) {
+    let database = testing::database().await;
+    let killed = testing::app_over(Store::new(database.clone()));
+    let mut web = Side::new(1, "shop/web");
+    web.state(&killed, failed("e-1", None)).await.unwrap();
+    killed.store.close().await;
+    let app = testing::app_over(Store::new(database));
+    beat(&app).await;
+    let mut after = Side::new(2, "shop/web");
+    after.reporter.proxy = web.reporter.proxy;
+    (app, after)
+}
+
+const WAITS: &str = "SELECT count(*) FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock'";
+const INCOMPLETE: &str = "SELECT count(*) FROM decisions WHERE body->'missing' ? 'shop/web'";
+
+#[tokio::test]
+async fn a_loss_beside_a_decision_that_is_being_made_waits_for_it() {
+    let (app, mut after) = failed_and_undecided().await;
+    let mut deciding = app.store.begin().await.unwrap();
+    let now_ms = clock::now_ms();
+    let due = super::due(&mut deciding, now_ms).await.unwrap().unwrap();
+    let told = app.decider.decide(&mut deciding, &due, now_ms);
+    assert!(told.await.unwrap().is_some());
+
+    let told = after.body(Body::Proxy(Box::default()));
+    let batch = after.batch(vec![told]);
+    let ingest = app.ingest.clone();
+    let storing = tokio::spawn(async move { ingest.store(batch).await });
+    while number(&app, WAITS).await == 0 && !storing.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    deciding.commit().await.unwrap();
+    storing.await.unwrap().unwrap();
+    app.decider.decide_once(clock::now_ms()).await;
+    assert_eq!(number(&app, INCOMPLETE).await, 1);
+}
+
+#[tokio::test]
+async fn a_decision_that_was_made_beside_a_loss_is_looked_at_again() {
+    let (app, after) = failed_and_undecided().await;
+    let now = timestamp(clock::now_ms());
+    let mut lost = Lost::default();
+    let mut losing = app.store.begin().await.unwrap();
+    let service = &after.reporter.service;
+    losses::add(&mut losing, &mut lost, 1, service, (now, now), 0)
+        .await
+        .unwrap();
+    losses::wake_plans(&mut losing, &lost).await.unwrap();
+
+    let parts = app.parts();
+    let deciding = tokio::spawn(async move { parts.decider.round(clock::now_ms()).await });
+    while number(&app, WAITS).await == 0 && !deciding.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    losing.commit().await.unwrap();
+    deciding.await.unwrap().unwrap();
+    assert_eq!(number(&app, DECISIONS).await, 1);
+    let wake = "SELECT (extract(epoch FROM max(due_at)) * 1000)::bigint FROM intake";
+    let next_ms = number(&app, wake).await.cast_unsigned();
+    app.decider.decide_once(next_ms).await;
+    assert_eq!(number(&app, INCOMPLETE).await, 1);
 }

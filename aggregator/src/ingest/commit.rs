@@ -20,6 +20,7 @@ use crate::store::calls::Calls;
 use crate::store::days::{self, Kept, day_of};
 use crate::store::feed::Announced;
 use crate::store::history::History;
+use crate::store::losses::{self, Lost};
 use crate::store::reporters::{self, Sender, Stranger};
 use crate::store::reports::{self, Row, reporter_number};
 use crate::store::{Error, Kept as KeptConnection, Result, intake, patiently};
@@ -335,13 +336,20 @@ impl Committer {
     ) -> std::result::Result<Written, Unwritten> {
         let now = timestamp(now_ms);
         let new = reports::insert(&mut *connection, &mut group.rows, now).await?;
-        let mut lost = 0;
+        let mut lost = Lost::default();
         for key in &new.statuses {
             if let Some((reporter, status, at_ms)) = group.statuses.get(key) {
                 let census = &self.parts.census;
-                lost +=
-                    reporters::take_status(&mut *connection, reporter, status, *at_ms, census, now)
-                        .await?;
+                reporters::take_status(
+                    &mut *connection,
+                    reporter,
+                    status,
+                    *at_ms,
+                    census,
+                    now,
+                    &mut lost,
+                )
+                .await?;
             }
         }
         if new.rows == 0 {
@@ -373,11 +381,12 @@ impl Committer {
         }
         intake::add(&mut *connection, &late, group.since, now).await?;
         let gathered_at = now + intake::gather(others.len());
-        intake::add(connection, &others, group.since, gathered_at).await?;
+        intake::add(&mut *connection, &others, group.since, gathered_at).await?;
+        losses::wake_plans(connection, &lost).await?;
         Ok(Written {
             told,
             rows: new.rows,
-            lost,
+            lost: lost.reports,
             hurry: !late.is_empty(),
         })
     }

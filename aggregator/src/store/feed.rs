@@ -164,6 +164,14 @@ pub(crate) async fn tell(
     }))
 }
 
+/// From here to the commit nobody else tells anything.
+pub(crate) async fn hold(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query("SELECT FROM store FOR UPDATE")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// The last of so many sequences. The row's lock is held to commit: sequence order is commit order. The
 /// notification only wakes, and is sent at commit.
 async fn take_sequences(connection: &mut PgConnection, count: usize) -> Result<i64> {

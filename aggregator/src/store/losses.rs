@@ -6,21 +6,35 @@ use kaeru_protocol::{ReporterId, ServiceName};
 use serde::Deserialize;
 use sqlx::PgConnection;
 
-use super::{Result, intake};
+use super::reporters::bounded;
+use super::{Result, feed, intake};
 use crate::clock::millis;
 
 /// Losses that are read at most, the newest: a plan that names this many services is incomplete anyhow.
 pub(super) const LOSSES_MAX: i64 = 1_000;
 
+/// What the statuses of one transaction tell to be lost.
+#[derive(Debug, Default)]
+pub(crate) struct Lost {
+    /// Reports, as far as anybody can count them.
+    pub(crate) reports: u64,
+    /// From the earliest to the latest time of any.
+    span: Option<(DateTime<Utc>, DateTime<Utc>)>,
+}
+
 /// Writes down that a reporter lost reports between two times: in one transaction several statuses may tell of more, after
-/// an outage. Plans of that time are no longer known to be complete: the decider looks at them again.
+/// an outage.
 pub(crate) async fn add(
     connection: &mut PgConnection,
+    told: &mut Lost,
     reporter: i64,
     service: &ServiceName,
     (since, until): (DateTime<Utc>, DateTime<Utc>),
-    lost: i64,
+    lost: u64,
 ) -> Result<()> {
+    told.reports += lost;
+    let (first, last) = told.span.unwrap_or((since, until));
+    told.span = Some((first.min(since), last.max(until)));
     sqlx::query(
         "INSERT INTO losses (reporter, service, since, until, lost) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (reporter, until) DO UPDATE SET
@@ -30,10 +44,21 @@ pub(crate) async fn add(
     .bind(service.as_str())
     .bind(since)
     .bind(until)
-    .bind(lost)
-    .execute(&mut *connection)
+    .bind(bounded(lost))
+    .execute(connection)
     .await?;
-    intake::add_rolled_back(connection, (since, until)).await
+    Ok(())
+}
+
+/// Plans of a time of which something is lost are no longer known to be complete: the decider looks at them again. This
+/// comes last in a transaction, behind the feed's lock, behind which decisions are told: those that were are seen here, and those
+/// that will be are looked at once more after their commit.
+pub(crate) async fn wake_plans(connection: &mut PgConnection, told: &Lost) -> Result<()> {
+    let Some(span) = told.span else {
+        return Ok(());
+    };
+    feed::hold(&mut *connection).await?;
+    intake::add_rolled_back(connection, span).await
 }
 
 /// A time in which a service's reports may be missing, as it stands in the store.

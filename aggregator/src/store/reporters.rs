@@ -12,6 +12,7 @@ use sqlx::{FromRow, PgConnection};
 
 use super::Result;
 use super::history::History;
+use super::losses::{self, Lost};
 use super::reports::reporter_number;
 use crate::accounts::{Account, Told};
 use crate::census::{Census, Full, What};
@@ -149,7 +150,7 @@ pub(crate) async fn hear(
     Ok((history, strangers))
 }
 
-/// Takes in what a proxy states about itself, once; says how many reports turn out to be lost.
+/// Takes in what a proxy states about itself, once, and what turns out to be lost.
 pub(crate) async fn take_status(
     connection: &mut PgConnection,
     sender: &Reporter,
@@ -157,7 +158,8 @@ pub(crate) async fn take_status(
     at_ms: u64,
     census: &Census,
     now: DateTime<Utc>,
-) -> Result<u64> {
+    lost: &mut Lost,
+) -> Result<()> {
     let (clock_ms, stated_before): (Option<i64>, Option<DateTime<Utc>>) = sqlx::query_as(
         "SELECT r.clock_ms, p.status_at FROM reporters r LEFT JOIN proxies p ON p.proxy = r.proxy
          WHERE r.id = $1",
@@ -197,24 +199,22 @@ pub(crate) async fn take_status(
         .map(|mark| (reporter_number(mark.id), mark))
         .collect();
     let mut found = sequences(&mut *connection, sender, &marks, census, (since, now)).await?;
-    let mut losses = Vec::new();
+    let mut spans = Vec::new();
     for one in &mut found {
-        let lost = marks
+        let count = marks
             .get(&one.id)
             .map_or(0, |mark| one.take(mark, stated_ms));
-        if lost > 0 {
-            losses.push((one.id, (one.checked_before, now), bounded(lost)));
+        if count > 0 {
+            spans.push((one.id, (one.checked_before, now), count));
         }
     }
     let missed = account(&mut *connection, sender, &marks, &found, at).await?;
     // What they held, nobody can count.
-    losses.extend(missed.into_iter().map(|(id, since)| (id, (since, at), 0)));
-    let mut lost = 0;
-    for (id, span, count) in losses {
-        super::losses::add(&mut *connection, id, &sender.service, span, count).await?;
-        lost += count.cast_unsigned();
+    spans.extend(missed.into_iter().map(|(id, since)| (id, (since, at), 0)));
+    for (id, span, count) in spans {
+        losses::add(&mut *connection, lost, id, &sender.service, span, count).await?;
     }
-    Ok(lost)
+    Ok(())
 }
 
 /// What a reporter's row says of its sequences.
@@ -412,7 +412,7 @@ pub(crate) async fn forget(connection: &mut PgConnection, first: DateTime<Utc>) 
 }
 
 /// A count as a `bigint`, small enough that a billion of the largest still add up.
-fn bounded(count: u64) -> i64 {
+pub(super) fn bounded(count: u64) -> i64 {
     const COUNT_MAX: u64 = 1 << 33;
     count.min(COUNT_MAX).cast_signed()
 }

@@ -194,8 +194,13 @@ impl Database {
         self.locks.contains_key(lock)
     }
 
-    /// Gives sequences to what the transaction tells; `false` while another tells.
+    /// Ends the transaction's work: sequences for what it tells, and plans of a time of which something is lost are to be
+    /// looked at again; `false` while another is at it.
     pub(crate) fn tell(&mut self, transaction: &mut Transaction) -> bool {
+        if transaction.tellings.is_empty() && transaction.losses.is_empty() {
+            transaction.is_done = true;
+            return true;
+        }
         if self
             .locks
             .get(&Lock::Feed)
@@ -205,6 +210,8 @@ impl Database {
         }
         self.locks.insert(Lock::Feed, transaction.id);
         transaction.first_seq = self.feed_seq + 1;
+        transaction.wake_plans(self);
+        transaction.is_done = true;
         true
     }
 
@@ -251,9 +258,10 @@ impl Database {
         }))
     }
 
-    /// Losses that reach into the time since `since_ms`.
-    pub(crate) fn losses_since(&self, since_ms: u64, now_ms: u64) -> Vec<Loss> {
-        let lost = self.losses.iter().filter(|row| row.until_ms >= since_ms);
+    /// Losses that reach into the time since `since_ms`, with those that a transaction adds.
+    pub(crate) fn losses_since(&self, since_ms: u64, now_ms: u64, added: &[LossRow]) -> Vec<Loss> {
+        let lost = self.losses.iter().chain(added);
+        let lost = lost.filter(|row| row.until_ms >= since_ms);
         let lost = lost.map(|row| {
             (
                 row.service.clone(),

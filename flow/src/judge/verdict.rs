@@ -54,7 +54,7 @@ impl Case<'_> {
                 EventState::RollingBack
             },
             settled,
-            wake_ms: [settles_ms, self.trace.last_received_ms + SILENCE_KNOWN_MS]
+            wake_ms: [settles_ms, self.silence_known_ms()]
                 .into_iter()
                 .filter(|wake_ms| *wake_ms > self.now.at_ms)
                 .min(),
@@ -73,6 +73,11 @@ impl Case<'_> {
                 ..decided.clone()
             }),
         }
+    }
+
+    /// When it is known which proxies of the event have fallen silent, ms.
+    pub(super) fn silence_known_ms(&self) -> u64 {
+        self.trace.last_received_ms.saturating_add(SILENCE_KNOWN_MS)
     }
 
     fn standing(&self, decided: &Decision) -> Standing {

@@ -69,7 +69,7 @@ fn an_event_without_an_entry_is_doomed_by_a_word() {
             4010: running, look again after 1995
               word: shop/consumer says `failed`, in a branch that a queue handed over; the event's entry may be on its way
               entry: no call that began the event was reported
-            6005: rolling_back, settled
+            6005: rolling_back, settled, look again after 68000
             roll back, revision 1: shop/consumer says that the event failed for good
               because shop/consumer said `failed` (000007ffec078cfd/1)
               undo shop/mail (yes)

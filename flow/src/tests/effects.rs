@@ -179,7 +179,7 @@ fn a_clean_up_that_undoes() {
         case,
         &for_service("db", undoes.clone()),
         &expect![[r#"
-            3100: rolling_back, settled
+            3100: rolling_back, settled, look again after 66935
             roll back, revision 1: the entry shop/web failed and was not tried again in time
               because shop/web answered 500 to POST /orders (000000000004f9ed/1)
               by the built-in `entry_retry_wait: 1s`
@@ -192,7 +192,7 @@ fn a_clean_up_that_undoes() {
         &case.replace("/cancel ok", "/cancel ok outbound"),
         &for_service("db", undoes.clone()),
         &expect![[r#"
-            3100: rolling_back, settled
+            3100: rolling_back, settled, look again after 66935
             roll back, revision 1: the entry shop/web failed and was not tried again in time
               because shop/web answered 500 to POST /orders (000000000004f9ed/1)
               by the built-in `entry_retry_wait: 1s`
@@ -205,7 +205,7 @@ fn a_clean_up_that_undoes() {
         &case.replace("/cancel ok", "/cancel 500"),
         &for_service("db", undoes),
         &expect![[r#"
-            3100: rolling_back, settled
+            3100: rolling_back, settled, look again after 66935
             roll back, revision 1: the entry shop/web failed and was not tried again in time
               because shop/web answered 500 to POST /orders (000000000004f9ed/1)
               by the built-in `entry_retry_wait: 1s`

@@ -66,7 +66,7 @@ fn retries_do_not_make_an_id_shared() {
     check(
         "web>db POST /rows ok borrowed; web POST /orders 500 borrowed; web POST /orders 500 borrowed; ? 3100",
         &expect![[r#"
-            3100: rolling_back, settled
+            3100: rolling_back, settled, look again after 66935
             roll back, revision 1: the entry shop/web failed and was not tried again in time
               because shop/web answered 500 to POST /orders (000000000004f9ed/2)
               by the built-in `entry_retry_wait: 1s`
@@ -78,7 +78,7 @@ fn retries_do_not_make_an_id_shared() {
     check(
         "web GET /orders ok borrowed; web>db POST /rows ok borrowed; web POST /orders 500 borrowed; ? 3100",
         &expect![[r#"
-            3100: rolling_back, settled
+            3100: rolling_back, settled, look again after 66935
             roll back, revision 1: the entry shop/web failed and was not tried again in time
               because shop/web answered 500 to POST /orders (000000000004f9ed/2)
               by the built-in `entry_retry_wait: 1s`
@@ -143,7 +143,7 @@ fn a_live_decision_of_a_shared_id_is_withdrawn() {
     check(
         "web>db POST /rows ok borrowed; web POST /orders 500 borrowed; ? 3100; web POST /orders 200 borrowed at=4000; web POST /orders 200 borrowed at=4100; ? 4200",
         &expect![[r#"
-            3100: rolling_back, settled
+            3100: rolling_back, settled, look again after 66925
             roll back, revision 1: the entry shop/web failed and was not tried again in time
               because shop/web answered 500 to POST /orders (000000000004f9ed/1)
               by the built-in `entry_retry_wait: 1s`

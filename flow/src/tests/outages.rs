@@ -35,7 +35,7 @@ fn an_outage_puts_off_every_rule_that_reads_silence() {
               entry: the entry shop/web failed; it may be tried again within 1s
             7999: running, look again after 1
               entry: the entry shop/web failed; it may be tried again within 1s
-            8000: rolling_back, settled
+            8000: rolling_back, settled, look again after 62025
             roll back, revision 1: the entry shop/web failed and was not tried again in time
               because shop/web answered 500 to POST /orders (000000000004f9ed/1)
               by the built-in `entry_retry_wait: 1s`
@@ -63,7 +63,7 @@ fn an_outage_puts_off_every_rule_that_reads_silence() {
         "worker POST /jobs open in=100 due=1000; ? 8000",
         &setting,
         &expect![[r#"
-            8000: rolling_back
+            8000: rolling_back, look again after 62100
             roll back, revision 1: shop/worker stalled: its proxy still reports but no longer names the running step
               because shop/worker was last named running here, then no more (0000000243adf245/1)
               by the built-in `settle: 2s`

@@ -99,7 +99,7 @@ fn an_entry_that_fails_waits_for_a_retry() {
               entry: the entry shop/web failed; it may be tried again within 1s
             3024: running, look again after 1
               entry: the entry shop/web failed; it may be tried again within 1s
-            3025: rolling_back, settled
+            3025: rolling_back, settled, look again after 67000
             roll back, revision 1: the entry shop/web failed and was not tried again in time
               because shop/web answered 500 to POST /orders (000000000004f9ed/1)
               by the built-in `entry_retry_wait: 1s`
@@ -152,7 +152,7 @@ fn an_entry_that_gave_no_answer() {
     check(
         "web>backend POST /pay ok; web POST /orders silent; ? 3100",
         &expect![[r#"
-            3100: rolling_back, settled
+            3100: rolling_back, settled, look again after 66925
             roll back, revision 1: the entry shop/web gave no answer and was not tried again in time
               because shop/web answered nothing to POST /orders (000000000004f9ed/1)
               by the built-in `entry_retry_wait: 1s`
@@ -196,7 +196,7 @@ fn a_rejection_with_effects_dooms() {
         &expect![[r#"
             1100: running, look again after 935
               entry: the entry shop/web rejected the event; it may be tried again within 1s
-            3100: rolling_back, settled
+            3100: rolling_back, settled, look again after 66935
             roll back, revision 1: the entry shop/web rejected the event after other steps had taken effect
               because shop/web answered 409 to POST /orders (000000000004f9ed/1)
               by the built-in `entry_retry_wait: 1s`
@@ -304,15 +304,15 @@ fn a_step_stalls_when_its_reporter_no_longer_names_it() {
         JOB,
         &heard(3_100, 3_100),
         &expect![[r#"
-        3000: running, look again after 100
-          entry: the entry shop/worker is still open
-          stalled: shop/worker is open and heard of
-        3100: rolling_back
-        roll back, revision 1: shop/worker stalled: its proxy still reports but no longer names the running step
-          because shop/worker was last named running here, then no more (0000000243adf245/1)
-          by the built-in `settle: 2s`
-          undo shop/worker (maybe)
-    "#]],
+            3000: running, look again after 100
+              entry: the entry shop/worker is still open
+              stalled: shop/worker is open and heard of
+            3100: rolling_back, look again after 67000
+            roll back, revision 1: shop/worker stalled: its proxy still reports but no longer names the running step
+              because shop/worker was last named running here, then no more (0000000243adf245/1)
+              by the built-in `settle: 2s`
+              undo shop/worker (maybe)
+        "#]],
     );
     // Its proxy is heard of, but what this reporter said may be on its way.
     check_in(
@@ -382,7 +382,7 @@ fn a_silent_proxy_dooms_nothing_unless_the_policy_says_so() {
             3100: running, look again after 1000
               entry: the entry shop/worker is still open
               stalled: shop/worker is out of touch
-            4100: rolling_back
+            4100: rolling_back, look again after 66000
             roll back, revision 1: shop/worker is out of touch with a step running, which the policy counts as a stall
               because shop/worker was last named running here, then it was out of touch (0000000243adf245/1)
               by policy 3 for shop/worker: `out_of_touch: doom`
@@ -416,7 +416,7 @@ fn a_job_that_said_running_owes_a_word() {
             5015: running, look again after 2000
               entry: the entry shop/worker is still open
               stalled: shop/worker said `running` and may be silent for 5s
-            7015: rolling_back
+            7015: rolling_back, look again after 63000
             roll back, revision 1: shop/worker stalled: it said `running` and has been silent longer than the policy allows
               because the last word of shop/worker was `running` (0000000243adf245/1)
               by policy 3 for shop/worker: `silence: 5s`

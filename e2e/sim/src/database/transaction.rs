@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use kaeru_aggregator::logic::{Account, Accounted, Alive, Batch};
-use kaeru_flow::{Decision, EventState, Fact, Flow, Heard, Policy, ReportKey, Span, set_right};
+use kaeru_flow::{
+    Decision, EventState, Fact, Flow, Heard, Loss, Policy, ReportKey, Span, set_right,
+};
 use kaeru_protocol::{
     Body, DecisionId, EventId, EventType, ProxyStatus, Reporter, ReporterId, VerdictEntry,
 };
@@ -74,6 +76,8 @@ pub(crate) struct Transaction {
     pub(crate) revisions: Vec<Revision>,
     pub(crate) tellings: Vec<Telling>,
     pub(crate) lessons: BTreeMap<EventType, Flow>,
+    /// All is written: its commit may have been sent.
+    pub(crate) is_done: bool,
 }
 
 impl Transaction {
@@ -104,6 +108,7 @@ impl Transaction {
             revisions: Vec::new(),
             tellings: Vec::new(),
             lessons: BTreeMap::new(),
+            is_done: false,
         }
     }
 
@@ -254,7 +259,7 @@ impl Transaction {
             if let Accounted::Lost(lost) = told
                 && lost > 0
             {
-                self.lose(database, mark.id, sender, (since_ms, now_ms), lost);
+                self.lose(mark.id, sender, (since_ms, now_ms), lost);
             }
         }
         // Reporters that their proxy names no more though it did.
@@ -281,13 +286,12 @@ impl Transaction {
                 ..sender.clone()
             };
             self.reporter(database, &named).gone_ms = Some(stated_ms);
-            self.lose(database, id, sender, (checked_ms, stated_ms), 0);
+            self.lose(id, sender, (checked_ms, stated_ms), 0);
         }
     }
 
     fn lose(
         &mut self,
-        database: &Database,
         reporter: ReporterId,
         sender: &Reporter,
         (since_ms, until_ms): (u64, u64),
@@ -300,15 +304,26 @@ impl Transaction {
             until_ms,
             lost,
         });
-        // Plans of that time are looked at again (`store/intake.rs` of the aggregator).
-        let events = database.events.iter().filter(|(_, row)| {
-            row.state == EventState::RollingBack
-                && row.last_received_ms + REACH_MS >= since_ms
-                && row.began_ms <= until_ms + REACH_MS
-        });
-        let events: Vec<EventId> = events.map(|(event, _)| event.clone()).collect();
-        if !events.is_empty() {
-            self.added.push((0, events));
+    }
+
+    /// Losses that reach into the time since `since_ms`, as this transaction sees them.
+    pub(crate) fn losses_since(&self, database: &Database, since_ms: u64) -> Vec<Loss> {
+        database.losses_since(since_ms, self.now_ms, &self.losses)
+    }
+
+    /// The last of its work, behind the feed's lock: plans of a time of which something is lost are looked at again
+    /// (`store/losses.rs` of the aggregator).
+    pub(super) fn wake_plans(&mut self, database: &Database) {
+        for loss in &self.losses {
+            let events = database.events.iter().filter(|(_, row)| {
+                row.state == EventState::RollingBack
+                    && row.last_received_ms + REACH_MS >= loss.since_ms
+                    && row.began_ms <= loss.until_ms + REACH_MS
+            });
+            let events: Vec<EventId> = events.map(|(event, _)| event.clone()).collect();
+            if !events.is_empty() {
+                self.added.push((0, events));
+            }
         }
     }
 

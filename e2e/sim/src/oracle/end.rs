@@ -143,7 +143,7 @@ impl World {
         let outages = self.database.outages();
         let losses = self
             .database
-            .losses_since(trace.may_have_begun_ms(), now_ms);
+            .losses_since(trace.may_have_begun_ms(), now_ms, &[]);
         let heard: BTreeMap<_, _> = trace
             .open_reporters()
             .into_iter()

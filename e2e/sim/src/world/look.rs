@@ -40,7 +40,7 @@ pub(crate) fn look(
     }
     let began_ms = traces.iter().map(Trace::may_have_begun_ms).min();
     let outages = database.outages();
-    let losses = database.losses_since(began_ms.unwrap_or(now_ms), now_ms);
+    let losses = transaction.losses_since(database, began_ms.unwrap_or(now_ms));
     let heard: BTreeMap<ReporterId, Heard> = traces
         .iter()
         .flat_map(Trace::open_reporters)

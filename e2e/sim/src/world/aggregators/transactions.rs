@@ -102,9 +102,9 @@ impl World {
         let Some(mut transaction) = self.transactions.remove(&id) else {
             return;
         };
-        let is_told = transaction.tellings.is_empty() || self.database.tell(&mut transaction);
+        let is_done = self.database.tell(&mut transaction);
         self.transactions.insert(id, transaction);
-        if is_told {
+        if is_done {
             let wait_ms = self.chance.within(1..=3);
             self.after(wait_ms, Moment::Commit { transaction: id });
         } else {
@@ -204,8 +204,7 @@ impl World {
                 continue;
             };
             // What was sent may have been committed though nobody heard so.
-            let is_told = transaction.first_seq > 0 || transaction.tellings.is_empty();
-            if is_told && self.chance.percent(30) {
+            if transaction.is_done && self.chance.percent(30) {
                 self.tally.count("fault: commit not heard of");
                 self.check_commit(&transaction);
                 self.database.commit(&transaction, self.now_ms);

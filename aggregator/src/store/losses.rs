@@ -33,8 +33,8 @@ pub(crate) async fn add(
     lost: u64,
 ) -> Result<()> {
     told.reports += lost;
-    let (first, last) = told.span.unwrap_or((since, until));
-    told.span = Some((first.min(since), last.max(until)));
+    let (earliest, latest) = told.span.unwrap_or((since, until));
+    told.span = Some((earliest.min(since), latest.max(until)));
     sqlx::query(
         "INSERT INTO losses (reporter, service, since, until, lost) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (reporter, until) DO UPDATE SET

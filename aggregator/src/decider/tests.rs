@@ -220,8 +220,8 @@ async fn who_waits_for_events_finds_what_the_other_left() {
     }
 }
 
-#[tokio::test]
-async fn a_failure_that_cannot_be_decided_at_once_is_stored_for_the_decider() {
+/// The decision about the event `bad` cannot be read.
+async fn with_an_event_that_cannot_be_looked_at() -> (App, Side) {
     let app = testing::app().await;
     let mut web = Side::new(1, "shop/web");
     web.state(&app, failed("bad", None)).await.unwrap();
@@ -229,6 +229,12 @@ async fn a_failure_that_cannot_be_decided_at_once_is_stored_for_the_decider() {
         .execute(app.store.pool())
         .await
         .unwrap();
+    (app, web)
+}
+
+#[tokio::test]
+async fn a_failure_that_cannot_be_decided_at_once_is_stored_for_the_decider() {
+    let (app, mut web) = with_an_event_that_cannot_be_looked_at().await;
     let reports = vec![
         web.next(failed("bad", None)),
         web.next(failed("good", None)),
@@ -246,13 +252,7 @@ async fn a_failure_that_cannot_be_decided_at_once_is_stored_for_the_decider() {
 
 #[tokio::test]
 async fn an_event_that_cannot_be_looked_at_stops_no_other() {
-    let app = testing::app().await;
-    let mut web = Side::new(1, "shop/web");
-    web.state(&app, failed("bad", None)).await.unwrap();
-    sqlx::query("UPDATE decisions SET body = '{}'")
-        .execute(app.store.pool())
-        .await
-        .unwrap();
+    let (app, mut web) = with_an_event_that_cannot_be_looked_at().await;
     let reports = vec![
         web.next(attempt("bad", None, 200)),
         web.next(attempt("good", None, 200)),

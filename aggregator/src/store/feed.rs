@@ -265,15 +265,16 @@ pub(crate) fn verdict_word(verdict: Verdict) -> &'static str {
 impl Told {
     /// A verdict with its place in the feed.
     pub fn new(seq: i64, entry: &VerdictEntry, expires_ms: u64) -> Self {
-        Self {
-            seq,
-            event: entry.event.to_string(),
+        let telling = Telling {
+            event: entry.event.clone(),
+            event_type: None,
             decision: entry.decision.to_string(),
-            verdict: verdict_word(entry.verdict).to_owned(),
-            mode: mode_word(entry.mode).to_owned(),
-            failed: entry.failed.as_ref().map(ToString::to_string),
+            verdict: entry.verdict,
+            mode: entry.mode,
+            failed: entry.failed.clone(),
             expires_at: timestamp(expires_ms),
-        }
+        };
+        telling.told(seq)
     }
 
     /// What was told of the mode.

@@ -16,6 +16,18 @@ fn outage(from_ms: u64, to_ms: u64) -> Setting {
     }
 }
 
+/// Something of `db` is lost between these times.
+fn lossy(from_ms: u64, to_ms: u64) -> Setting {
+    Setting {
+        losses: vec![Loss {
+            service: service("db").into(),
+            reporter: None,
+            span: Span { from_ms, to_ms },
+        }],
+        ..Setting::default()
+    }
+}
+
 fn accounted(ms: u64) -> BTreeMap<ReporterId, Heard> {
     let heard = Heard {
         proxy_ms: ms,
@@ -88,19 +100,10 @@ fn an_outage_puts_off_every_rule_that_reads_silence() {
 
 #[test]
 fn losses_make_a_plan_incomplete() {
-    let loss = |from_ms, to_ms| Loss {
-        service: service("db").into(),
-        reporter: None,
-        span: Span { from_ms, to_ms },
-    };
     let case = "web>db POST /rows ok; web>backend POST /pay 402 word=failed; ? 30";
-    let setting = Setting {
-        losses: vec![loss(0, 40)],
-        ..Setting::default()
-    };
     check_in(
         case,
-        &setting,
+        &lossy(0, 40),
         &expect![[r#"
         30: rolling_back, look again after 1995
         roll back, revision 1: shop/backend says that the event failed for good
@@ -110,13 +113,9 @@ fn losses_make_a_plan_incomplete() {
           incomplete: not all was heard of shop/db
     "#]],
     );
-    let setting = Setting {
-        losses: vec![loss(5_000, 6_000)],
-        ..Setting::default()
-    };
     check_in(
         case,
-        &setting,
+        &lossy(5_000, 6_000),
         &expect![[r#"
         30: rolling_back, look again after 1995
         roll back, revision 1: shop/backend says that the event failed for good
@@ -129,20 +128,9 @@ fn losses_make_a_plan_incomplete() {
 
 #[test]
 fn of_a_service_that_lost_all_a_refusal_says_that_it_is_one_of_the_events() {
-    let setting = Setting {
-        losses: vec![Loss {
-            service: service("db").into(),
-            reporter: None,
-            span: Span {
-                from_ms: 0,
-                to_ms: 40,
-            },
-        }],
-        ..Setting::default()
-    };
     check_in(
         "web>backend POST /pay 402 word=failed; ? 30; db refuses POST /rows; ? 40",
-        &setting,
+        &lossy(0, 40),
         &expect![[r#"
             30: rolling_back, look again after 1985
             roll back, revision 1: shop/backend says that the event failed for good
@@ -176,20 +164,9 @@ fn an_end_from_the_time_of_an_outage_may_come_after_it() {
 
 #[test]
 fn an_event_may_have_begun_before_its_reports_came() {
-    let setting = Setting {
-        losses: vec![Loss {
-            service: service("db").into(),
-            reporter: None,
-            span: Span {
-                from_ms: 0,
-                to_ms: 4_000,
-            },
-        }],
-        ..Setting::default()
-    };
     check_in(
         "web>db POST /rows ok at=3000 in=9000; web>backend POST /pay 402 word=failed at=3010 in=9000; ? 9000",
-        &setting,
+        &lossy(0, 4_000),
         &expect![[r#"
             9000: rolling_back, look again after 2000
             roll back, revision 1: shop/backend says that the event failed for good

@@ -182,3 +182,33 @@ fn too_many_reports_are_no_event() {
         "#]],
     );
 }
+
+#[test]
+fn a_call_past_a_dead_filter_is_no_entry_where_others_called_its_service() {
+    // By clocks that differ, `db` was first; `web` called it once more, and nobody called `web`.
+    check(
+        "db POST /rows ok at=10; web POST /orders 500 at=30; web>db POST /rows ok at=25; ? 3100",
+        &expect![[r#"
+            3100: rolling_back, settled, look again after 66935
+            roll back, revision 1: the entry shop/web failed and was not tried again in time
+              because shop/web answered 500 to POST /orders (000000000004f9ed/1)
+              by the built-in `entry_retry_wait: 1s`
+              by the built-in `settle: 2s`
+              undo shop/db (yes)
+              undo shop/web (maybe) after shop/db
+        "#]],
+    );
+    // Of a loop each was called by somebody: the first it is.
+    check(
+        "web POST /orders 500 at=30; web>db POST /rows ok at=25; db>web POST /orders ok at=24; ? 3100",
+        &expect![[r#"
+            3100: rolling_back, settled, look again after 66935
+            roll back, revision 1: the entry shop/web failed and was not tried again in time
+              because shop/web answered 500 to POST /orders (000000000004f9ed/1)
+              by the built-in `entry_retry_wait: 1s`
+              by the built-in `settle: 2s`
+              undo shop/db (yes) together with shop/web
+              undo shop/web (yes) together with shop/db
+        "#]],
+    );
+}

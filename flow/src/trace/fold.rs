@@ -268,20 +268,23 @@ impl Trace {
         self.cleanups.sort_by_key(|c| (c.at_ms, c.key));
         self.undos.sort_by_key(|u| (u.at_ms, u.key));
         // The call that began the event: the earliest unsafe one that nobody in the mesh made, else the
-        // earliest safe one.
+        // earliest safe one. A call that left a pod past its filter names no caller either: first comes a service
+        // that nobody else called for this event.
+        let is_called = |peer: &Peer, step: &Step| step.parents.iter().any(|p| p != peer);
         self.entry = self
             .steps
             .iter()
-            .flat_map(|(peer, step)| step.calls.iter().map(move |call| (peer, call)))
-            .filter(|(_, call)| call.from.is_none())
-            .min_by_key(|(peer, call)| {
+            .flat_map(|(peer, step)| step.calls.iter().map(move |call| (peer, step, call)))
+            .filter(|(_, _, call)| call.from.is_none())
+            .min_by_key(|(peer, step, call)| {
                 (
                     call.is_safe(),
+                    is_called(peer, step),
                     call.attempts.first().map(|a| a.began_ms),
                     *peer,
                 )
             })
-            .map(|(peer, _)| peer.clone());
+            .map(|(peer, _, _)| peer.clone());
     }
 }
 

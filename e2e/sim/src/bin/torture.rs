@@ -55,6 +55,7 @@ fn main() -> std::process::ExitCode {
                     let outcome: Outcome = run(seed, false);
                     own.join(&outcome.tally);
                     if let Some(failure) = outcome.failure {
+                        println!("seed {seed}: {failure}");
                         let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
                         failures.push((seed, failure.to_string()));
                     }

@@ -49,7 +49,10 @@ impl World {
             }
             let by_call = matches!(
                 condition,
-                Condition::RuleIsOff | Condition::EntryNotFailed | Condition::NoEntry
+                Condition::RuleIsOff
+                    | Condition::EntryNotFailed
+                    | Condition::NoEntry
+                    | Condition::ClientWentAway
             );
             if by_call && self.left_unseen(event) {
                 return self
@@ -80,16 +83,19 @@ impl World {
         if !rules.is_on(rule) && is_typed_once {
             return Err((Condition::RuleIsOff, format!("{event_type:?}")));
         }
-        if self.is_shared(event, Some(transaction.began_ms)) {
+        let began_ms = transaction.began_ms;
+        if self.is_shared(event, Some(began_ms)) {
             return Err((Condition::SharedDoomed, "its id is shared".into()));
         }
         match &decision.reason {
             Reason::Operator { .. } => self.was_demanded(event),
-            Reason::Word { service } => self.was_said(event, service, policy),
-            Reason::Fatal { peer, .. } => self.was_fatal(event, peer, policy),
+            Reason::Word { service } => self.was_said(event, service, policy, began_ms),
+            Reason::Fatal { peer, .. } => self.was_fatal(event, peer, policy, began_ms),
             Reason::Entry { outcome, .. } => self.entry_failed(event, *outcome, policy),
             Reason::Deadline { given_ms } => self.was_late(event, *given_ms),
-            Reason::Stalled { service, how } => self.was_stalled(event, service, *how, policy),
+            Reason::Stalled { service, how } => {
+                self.was_stalled(event, service, *how, policy, began_ms)
+            }
             Reason::Learned { .. } => Err((Condition::RuleIsOff, "not in force yet".into())),
         }
     }
@@ -188,14 +194,19 @@ impl World {
 
     /// Whether any report of the try is stored: its end, or that it runs.
     pub(crate) fn is_heard(&self, one: &Try) -> bool {
-        self.is_stored(one)
-            || self.database.facts.get(&one.event).is_some_and(|facts| {
-                facts.iter().any(|fact| {
-                    Some(fact.key.reporter) == one.reporter
-                        && fact.report.call.path.as_ref() == one.path
-                        && fact.at_ms.saturating_sub(fact.report.duration_ms.into())
-                            == one.began_here_ms
-                })
+        self.is_heard_by(one, u64::MAX)
+    }
+
+    /// Whether one was by that time.
+    fn is_heard_by(&self, one: &Try, at_ms: u64) -> bool {
+        let mut facts = self.database.facts.get(&one.event).into_iter().flatten();
+        self.is_stored_by(one, at_ms)
+            || facts.any(|fact| {
+                Some(fact.key.reporter) == one.reporter
+                    && fact.report.call.path.as_ref() == one.path
+                    && fact.at_ms.saturating_sub(fact.report.duration_ms.into())
+                        == one.began_here_ms
+                    && self.is_report_stored_by((fact.key.reporter, fact.key.seq), at_ms)
             })
     }
 
@@ -258,7 +269,7 @@ impl World {
         Err((Condition::NoDemand, "nobody demanded it".into()))
     }
 
-    fn was_said(&self, event: &EventId, service: &Peer, policy: &Policy) -> Ruling {
+    fn was_said(&self, event: &EventId, service: &Peer, policy: &Policy, began_ms: u64) -> Ruling {
         let by_call = self.truth.words.iter().any(|said| {
             said.event == *event && said.word == Word::Failed && self.peer(said.service) == *service
         });
@@ -271,7 +282,7 @@ impl World {
         if !by_call && !in_answer {
             return Err((Condition::NoWordFailed, "it was not said".into()));
         }
-        self.concerns(event, service, policy)
+        self.concerns(event, service, policy, began_ms)
     }
 
     /// Whether a try was made at this peer, under its name or (as long as its callers have not learned it) its host's.
@@ -282,7 +293,7 @@ impl World {
         self.peer_of(one) == *peer || host.is_some_and(|host| host == peer.as_str())
     }
 
-    fn was_fatal(&self, event: &EventId, peer: &Peer, policy: &Policy) -> Ruling {
+    fn was_fatal(&self, event: &EventId, peer: &Peer, policy: &Policy, began_ms: u64) -> Ruling {
         let event_type = self.true_type(event);
         let rules = policy.for_step(event_type.as_ref(), peer);
         let is_fatal = |ending: &Ending| rules.fatal(ending).is_some();
@@ -295,7 +306,7 @@ impl World {
         if !answered {
             return Err((Condition::NoFatalAnswer, "it was not answered".into()));
         }
-        self.concerns(event, peer, policy)
+        self.concerns(event, peer, policy, began_ms)
     }
 
     /// Whether a call for the event left a pod past a dead filter: its callee looks like an entry.
@@ -304,10 +315,18 @@ impl World {
             .any(|one| one.from.is_some() && one.caller.is_none())
     }
 
-    /// A failure in a branch that a queue handed over concerns the event only where the policy requires the branch.
-    pub(crate) fn concerns(&self, event: &EventId, peer: &Peer, policy: &Policy) -> Ruling {
+    /// A failure in a branch that a queue handed over concerns the event only where the policy requires the branch,
+    /// or where its entry could not be heard by that time.
+    pub(crate) fn concerns(
+        &self,
+        event: &EventId,
+        peer: &Peer,
+        policy: &Policy,
+        heard_by_ms: u64,
+    ) -> Ruling {
         let entries = self.entries(event);
-        let unheard = |one: &&Try| !self.is_heard(one) && self.is_excused(one, one.began_ms);
+        let unheard =
+            |one: &&Try| !self.is_heard_by(one, heard_by_ms) && self.is_excused(one, one.began_ms);
         if entries.iter().all(unheard) || self.is_reached(event, peer) {
             return Ok(());
         }

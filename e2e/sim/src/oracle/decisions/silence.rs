@@ -86,8 +86,9 @@ impl World {
         service: &Peer,
         how: Stall,
         policy: &Policy,
+        began_ms: u64,
     ) -> Ruling {
-        self.concerns(event, service, policy)?;
+        self.concerns(event, service, policy, began_ms)?;
         let here: Vec<&Try> = self
             .tries(event)
             .filter(|one| self.peer_of(one) == *service)

@@ -2,6 +2,7 @@
 //! answer, with any bytes that HTTP has, from outside and from a peer, over HTTP/1 and HTTP/2, gRPC among them. With
 //! `KAERU_TORTURE` set 20,000 of them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -92,6 +93,7 @@ fn whatever_a_request_brings_no_vm_dies_and_nothing_forged_gets_anywhere() -> Re
         let count = usize::try_from(rounds)?;
         let mut mutator = Mutator::new(SEEDS, WORDS, seed);
         let mut answered = [0; 6];
+        let mut failures = BTreeSet::new();
         let mut sent = 0;
         while sent < count {
             let mut abreast = JoinSet::new();
@@ -124,7 +126,12 @@ fn whatever_a_request_brings_no_vm_dies_and_nothing_forged_gets_anywhere() -> Re
                 let (number, role, from_outside, size, told) = done??;
                 // Above its limit Envoy may close the connection instead of answering.
                 match told {
-                    Ok(told) => answered[usize::from(told.status / 100).min(5)] += 1,
+                    Ok(told) => {
+                        answered[usize::from(told.status / 100).min(5)] += 1;
+                        if told.status >= 500 {
+                            failures.insert(format!("{}: {}", told.status, told.body));
+                        }
+                    }
                     Err(error) => {
                         assert!(size > CERTAIN_BYTES, "{size} bytes of headers: {error:#}");
                         answered[0] += 1;
@@ -146,7 +153,7 @@ fn whatever_a_request_brings_no_vm_dies_and_nothing_forged_gets_anywhere() -> Re
             }
         }
         println!(
-            "hostile, seed {seed}: {sent} hostile requests: {} answered by nobody (above Envoy's limit), {} with 2xx, {} with 4xx, {} with 5xx",
+            "hostile, seed {seed}: {sent} hostile requests: {} answered by nobody (above Envoy's limit), {} with 2xx, {} with 4xx, {} with 5xx {failures:?}",
             answered[0], answered[2], answered[4], answered[5]
         );
         assert!(answered[2] * 2 > sent, "most of them pass: {answered:?}");

@@ -52,10 +52,10 @@ fuzz: setup ## fuzzing led by coverage, every parser (ONLY=policy: one; FOR=60: 
 schedules: setup ## schedules of the simulation (ARGS="--seed 7": the story of one; docs/SIMULATION.md)
 	cargo run --locked --package kaeru-sim --bin torture -- $(ARGS)
 
-bench: setup wasm ## measure it, release builds, and write docs/BENCHMARKS.md (ONLY=filter: one part; REPORTS=20000000: how many ONLY=scale stores)
+bench: setup wasm ## measure it, release builds, and write docs/BENCHMARKS.md (ONLY=filter: one part; REPORTS=20000000: how many scale stores; EVENTS_S=100: how long memory sends live events)
 	cargo build --locked --package kaeru-filter --example empty --example hostcalls --target wasm32-wasip1 --profile wasm
 	cargo build --locked --release --package kaeru-aggregator --package kaeru-e2e --package kaeru-bench
-	@exec "$(TARGET)/release/bench" $(if $(ONLY),--only $(ONLY)) $(if $(REPORTS),--reports $(REPORTS))
+	@exec "$(TARGET)/release/bench" $(if $(ONLY),--only $(ONLY)) $(if $(REPORTS),--reports $(REPORTS)) $(if $(EVENTS_S),--events-s $(EVENTS_S))
 
 profile: setup ## where the filter's own instructions go, counted by valgrind (docs/BENCHMARKS.md, "Filter")
 	CARGO_PROFILE_RELEASE_DEBUG=1 cargo build --locked --release --package kaeru-filter --features simulated --example profile

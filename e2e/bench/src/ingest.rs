@@ -40,19 +40,20 @@ pub(crate) struct Round {
 pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
     let (aggregator, postgres) = stage.aggregator("mode: enforce\n").await?;
     let mut lines = Vec::new();
-    let mut rounds: Vec<Vec<Round>> = SENDERS.iter().map(|_| Vec::new()).collect();
+    let mut rounds: Vec<Vec<(Round, f64)>> = SENDERS.iter().map(|_| Vec::new()).collect();
     let (mut copies, mut copies_us) = (Vec::new(), Vec::new());
     let mut run = 0;
     for _ in 0..ROUNDS {
         for (place, senders) in SENDERS.iter().enumerate() {
             run += 1;
-            rounds[place].push(round(&aggregator, &postgres, run, *senders).await?);
+            let round = round(&aggregator, &postgres, run, *senders).await?;
+            let (per_s, cpu_us) = copy(stage, &postgres)?;
+            rounds[place].push((round, cpu_us));
+            copies.push(per_s);
+            copies_us.push(cpu_us);
         }
-        let (per_s, cpu_us) = copy(stage, &postgres)?;
-        copies.push(per_s);
-        copies_us.push(cpu_us);
     }
-    let copy_us = Spread::of(copies_us.iter().copied());
+    let copy_us = Spread::of(copies_us);
     lines.push(Line::plain(
         "`COPY`: rows/s",
         Spread::of(copies).to_string(),
@@ -63,7 +64,7 @@ pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
     ));
     let mut sustained = 0.0_f64;
     for (senders, rounds) in SENDERS.iter().zip(&rounds) {
-        let of = |figure: fn(&Round) -> f64| Spread::of(rounds.iter().map(figure));
+        let of = |figure: fn(&Round) -> f64| Spread::of(rounds.iter().map(|(r, _)| figure(r)));
         let per_s = of(|r| r.per_s);
         // What both cores can take and look at, too.
         let each_us = of(|r| r.settled_us).median;
@@ -85,7 +86,6 @@ pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
         let ratio = Spread::of(
             rounds
                 .iter()
-                .zip(&copies_us)
                 .map(|(r, copy)| copy / (r.taking_us.0 + r.taking_us.1)),
         );
         lines.push(Line::against(
@@ -135,7 +135,7 @@ pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
         title: TITLE,
         notes: NOTES,
         how: format!(
-            "{ROUNDS} interleaved rounds of {ROUND:?}, batches of {} reports; load average {}.",
+            "{ROUNDS} interleaved rounds of {ROUND:?}, batches of {} reports, a `COPY` beside each; load average {}.",
             batch::REPORTS,
             crate::machine::load_average()
         ),
@@ -217,7 +217,7 @@ pub(crate) async fn events(
             _ = looks.tick() => most = most.max(process::resident_mib(pid)?),
         }
     }
-    wait::within(Duration::from_mins(1), "an empty intake", || {
+    wait::within(Duration::from_mins(5), "an empty intake", || {
         most = process::resident_mib(pid).map_or(most, |now| most.max(now));
         let waiting = sql::ask(postgres, "SELECT count(*) FROM intake WHERE news");
         async move {

@@ -49,6 +49,9 @@ struct Cli {
     /// Reports that the part `scale` fills the store with.
     #[arg(long, default_value_t = scale::REPORTS, value_parser = clap::value_parser!(u64).range(400_000..))]
     reports: u64,
+    /// Seconds for which the part `memory` sends events that stay live, as many as are taken.
+    #[arg(long, default_value_t = memory::EVENTS_S, value_parser = clap::value_parser!(u64).range(10..))]
+    events_s: u64,
     /// The page that is written.
     #[arg(long, default_value = "docs/BENCHMARKS.md")]
     page: PathBuf,
@@ -70,7 +73,7 @@ fn main() -> Result<()> {
     for part in Part::value_variants() {
         if cli.only.is_empty() || cli.only.contains(part) {
             let began = clock::now();
-            let section = measured(*part, cli.reports)?;
+            let section = measured(*part, (cli.reports, cli.events_s))?;
             let took = began.elapsed().as_secs();
             paper::progress(&format!("{} took {took} s", section.title));
             say(&section.plain());
@@ -87,7 +90,7 @@ fn main() -> Result<()> {
 }
 
 /// Each part on threads and in a folder of its own.
-fn measured(part: Part, reports: u64) -> Result<Section> {
+fn measured(part: Part, (reports, events_s): (u64, u64)) -> Result<Section> {
     let work = move || -> Result<Section> {
         if part == Part::Filter {
             // What is measured has core 0 for itself.
@@ -107,7 +110,7 @@ fn measured(part: Part, reports: u64) -> Result<Section> {
                 Part::Ingest => ingest::measure(&stage).await,
                 Part::Verdict => verdict::measure(&stage).await,
                 Part::Waste => waste::measure().await,
-                Part::Memory => memory::measure(&stage).await,
+                Part::Memory => memory::measure(&stage, events_s).await,
                 Part::Scale => scale::measure(&stage, reports).await,
             }
         });

@@ -30,13 +30,13 @@ const VERDICTS: u64 = 100_000;
 /// An hour's worth at 100 requests a second.
 const REQUESTS: u64 = 360_000;
 const SAMPLES: u64 = 10;
-/// How long the aggregator is sent events, in all.
-const EVENTS_FOR: Duration = Duration::from_secs(10);
+/// Seconds for which the aggregator is sent events, in all, where nobody says otherwise.
+pub(crate) const EVENTS_S: u64 = 10;
 
-pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
+pub(crate) async fn measure(stage: &Stage, events_s: u64) -> Result<Section> {
     let mut lines = vm(stage).await?;
     lines.extend(traffic(stage).await?);
-    lines.extend(aggregator(stage).await?);
+    lines.extend(aggregator(stage, events_s).await?);
     Ok(Section {
         title: TITLE,
         notes: NOTES,
@@ -225,12 +225,12 @@ async fn traffic(stage: &Stage) -> Result<Vec<Line>> {
 }
 
 /// The aggregator over as many events as it takes, all of which stay live.
-async fn aggregator(stage: &Stage) -> Result<Vec<Line>> {
+async fn aggregator(stage: &Stage, events_s: u64) -> Result<Vec<Line>> {
     let (aggregator, postgres) = stage.aggregator("mode: enforce\n").await?;
     let pid = aggregator.pid().context("it runs")?;
     let mut kept = vec![process::resident_mib(pid)?];
     let mut most = Vec::new();
-    let each = EVENTS_FOR / u32::try_from(SAMPLES)?;
+    let each = Duration::from_secs(events_s) / u32::try_from(SAMPLES)?;
     for sample in 1..=SAMPLES {
         most.push(ingest::events(&aggregator, &postgres, sample, each).await?);
         kept.push(process::resident_mib(pid)?);

@@ -67,6 +67,12 @@ impl Account {
         };
         Told::Lost(lost)
     }
+
+    /// Takes it that so many reports up to `checked_seq` have come after all. The reporter's own count of what it
+    /// dropped may have passed for them: it also counts what was dropped since, and what had arrived unacknowledged.
+    pub fn came_late(&mut self, count: u64) {
+        self.missing = self.missing.saturating_sub(count);
+    }
 }
 
 #[cfg(test)]
@@ -119,6 +125,16 @@ mod tests {
         assert_eq!(account.take(&mark(30, 3, false), 200, 7), Told::Lost(3));
         assert_eq!(account.take(&mark(31, 3, false), 300, 20), Told::Lost(0));
         assert_eq!((account.missing, account.dropped), (3, 3));
+    }
+
+    #[test]
+    fn what_comes_late_though_it_passed_for_dropped_was_not_missing() {
+        let mut account = marked();
+        // Two of ten are on their way; three of what came since were dropped.
+        assert_eq!(account.take(&mark(15, 3, false), 200, 8), Told::Lost(3));
+        account.came_late(2);
+        assert_eq!(account.take(&mark(15, 3, false), 300, 2), Told::Lost(0));
+        assert_eq!((account.checked_seq, account.missing), (15, 3));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::store::days::{self, Kept, day_of};
 use crate::store::feed::Announced;
 use crate::store::history::History;
 use crate::store::losses::{self, Lost};
-use crate::store::reporters::{self, Sender, Stranger};
+use crate::store::reporters::{self, Sender, Senders, Stranger};
 use crate::store::reports::{self, Row, reporter_number};
 use crate::store::{Error, Kept as KeptConnection, Result, intake, patiently};
 
@@ -177,8 +177,11 @@ impl Committer {
         let mut connection = self.connection.take(&self.parts.store, now_ms).await?;
         let mut transaction = connection.begin().await?;
         let census = &self.parts.census;
-        let (history, strangers) =
-            reporters::hear(&mut transaction, &senders, &clocks, census, now).await?;
+        let Senders {
+            history,
+            strangers,
+            checked,
+        } = reporters::hear(&mut transaction, &senders, &clocks, census, now).await?;
         self.follow_history(history);
         let stranger = |batch: &Batch| {
             let id = reporter_number(batch.sender.reporter.id);
@@ -189,6 +192,8 @@ impl Committer {
         let mut group = self
             .group(batches, |batch| stranger(batch).is_some(), now)
             .await?;
+        let late = reports::up_to(&group.rows, &checked);
+        reporters::came_late(&mut transaction, &late).await?;
         let written = self
             .write(&mut transaction, &mut group, now_ms, urgent_max)
             .await?;

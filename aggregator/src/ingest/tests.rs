@@ -314,6 +314,44 @@ async fn a_status_counts_once_and_what_is_lost_is_told_from_what_is_late() {
 }
 
 #[tokio::test]
+async fn what_was_late_though_it_passed_for_dropped_is_missing_no_more() {
+    let app = testing::app().await;
+    let mut web = Side::new(1, "shop/web");
+    let mut leader = Side::new(2, "shop/web");
+    leader.reporter.proxy = web.reporter.proxy.clone();
+    let mut reports: Vec<_> = (0..15)
+        .map(|_| web.next(attempt("e-1", None, 200)))
+        .collect();
+    // Of ten two are on their way; of five that come after the status three are dropped.
+    let after = reports.split_off(10);
+    let late = vec![reports.remove(6), reports.remove(2)];
+    let mut told = [status(10, 0), status(15, 3), status(15, 3)].map(|body| leader.body(body));
+    for (nth, report) in (0..).zip(&mut told) {
+        report.at_ms = report.at_ms - 3 + nth;
+    }
+    let [first, second, third] = told;
+    app.ingest.store(web.batch(reports)).await.unwrap();
+    app.ingest.store(leader.batch(vec![first])).await.unwrap();
+    app.ingest
+        .store(web.batch(after[..2].to_vec()))
+        .await
+        .unwrap();
+    app.ingest.store(leader.batch(vec![second])).await.unwrap();
+    let missing = "SELECT missing FROM reporters WHERE id = 1";
+    assert_eq!(number(&app, missing).await, 2);
+    // Once is enough, and so is twice.
+    for _ in 0..2 {
+        app.ingest.store(web.batch(late.clone())).await.unwrap();
+        assert_eq!(number(&app, missing).await, 0);
+    }
+    app.ingest.store(leader.batch(vec![third])).await.unwrap();
+    assert_eq!(number(&app, missing).await, 3);
+    let checked = "SELECT checked_seq FROM reporters WHERE id = 1";
+    assert_eq!(number(&app, checked).await, 15);
+    assert_eq!(app.metrics.reports_lost.get(), 3);
+}
+
+#[tokio::test]
 async fn what_statuses_of_one_transaction_tell_to_be_lost_adds_up() {
     let app = testing::app().await;
     let mut web = Side::new(1, "shop/web");

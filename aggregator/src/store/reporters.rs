@@ -42,12 +42,24 @@ pub(crate) enum Stranger {
     OneTooMany(What, Full),
 }
 
+/// Who was heard of.
+#[derive(Debug)]
+pub(crate) struct Senders {
+    /// Of which history all this is.
+    pub(crate) history: Option<History>,
+    /// Of whom nothing may be taken.
+    pub(crate) strangers: BTreeMap<i64, Stranger>,
+    /// Up to which sequence each was accounted for.
+    pub(crate) checked: BTreeMap<i64, i64>,
+}
+
 /// What became of a sender: as which of the two rows it is known.
 #[derive(FromRow)]
 struct Known {
     id: i64,
     /// Whether its own row is new; absent where there is none, or it is another service's.
     reporter_is_new: Option<bool>,
+    checked_seq: Option<i64>,
     /// Whose its proxy is, where it is its service's.
     proxy_of: Option<String>,
     proxy_is_new: Option<bool>,
@@ -55,15 +67,14 @@ struct Known {
     store: i64,
 }
 
-/// Notes that these were heard of, and returns those of which nothing may be taken, and of which history all this is.
-/// `clocks` says how far our clock was ahead of theirs at most.
+/// Notes that these were heard of, whose rows are held until the transaction ends. `clocks` says how far our clock was ahead of theirs at most.
 pub(crate) async fn hear(
     connection: &mut PgConnection,
     senders: &BTreeMap<i64, Sender>,
     clocks: &BTreeMap<i64, i64>,
     census: &Census,
     now: DateTime<Utc>,
-) -> Result<(Option<History>, BTreeMap<i64, Stranger>)> {
+) -> Result<Senders> {
     let each = |of: fn(&Sender) -> &str| senders.values().map(of).collect::<Vec<&str>>();
     let services = || senders.values().map(|s| s.reporter.service.as_str());
     let room = census.rooms(What::Reporters, 1, services());
@@ -92,7 +103,7 @@ pub(crate) async fn hear(
                  clock_ms = CASE WHEN excluded.clock_ms BETWEEN r.clock_ms AND r.clock_ms + $7 THEN r.clock_ms
                      ELSE excluded.clock_ms END
                  WHERE r.service = excluded.service AND r.proxy = excluded.proxy
-             RETURNING id, r.xmax = 0 AS is_new
+             RETURNING id, r.xmax = 0 AS is_new, checked_seq
          ), ours AS (
              INSERT INTO proxies (proxy, service, gateway, first_heard, last_heard)
              SELECT DISTINCT ON (proxy) proxy, service, gateway, $6, $6 FROM new JOIN known USING (id)
@@ -101,7 +112,7 @@ pub(crate) async fn hear(
                  WHERE proxies.service = excluded.service
              RETURNING proxy, service, proxies.xmax = 0 AS is_new
          )
-         SELECT id, known.is_new AS reporter_is_new, ours.service AS proxy_of, ours.is_new AS proxy_is_new,
+         SELECT id, known.is_new AS reporter_is_new, known.checked_seq, ours.service AS proxy_of, ours.is_new AS proxy_is_new,
              pg_postmaster_start_time() AS since, 'store'::regclass::oid::bigint AS store
          FROM new LEFT JOIN known USING (id) LEFT JOIN ours USING (proxy)",
     )
@@ -119,6 +130,10 @@ pub(crate) async fn hear(
     .fetch_all(connection)
     .await?;
     let history = known.first().map(|row| (row.since, row.store));
+    let checked = known
+        .iter()
+        .filter_map(|row| Some((row.id, row.checked_seq?)));
+    let checked = checked.collect();
     let known: BTreeMap<i64, Known> = known.into_iter().map(|row| (row.id, row)).collect();
     let mut strangers = BTreeMap::new();
     let mut new_proxies: BTreeSet<&str> = BTreeSet::new();
@@ -147,7 +162,33 @@ pub(crate) async fn hear(
             strangers.insert(*id, Stranger::Foreign);
         }
     }
-    Ok((history, strangers))
+    Ok(Senders {
+        history,
+        strangers,
+        checked,
+    })
+}
+
+/// Takes these reports, by reporter and sequence, from those that never came: they are about to be stored, if they are not yet.
+pub(crate) async fn came_late(connection: &mut PgConnection, reports: &[(i64, i64)]) -> Result<()> {
+    if reports.is_empty() {
+        return Ok(());
+    }
+    let (reporters, seqs): (Vec<i64>, Vec<i64>) = reports.iter().copied().unzip();
+    sqlx::query(
+        "UPDATE reporters SET missing = greatest(missing - late.count, 0)
+         FROM (
+             SELECT named.reporter, count(DISTINCT named.seq) FROM unnest($1::bigint[], $2::bigint[]) AS named (reporter, seq)
+             WHERE NOT EXISTS (SELECT FROM reports r WHERE r.reporter = named.reporter AND r.seq = named.seq)
+             GROUP BY named.reporter
+         ) AS late
+         WHERE id = late.reporter",
+    )
+    .bind(reporters)
+    .bind(seqs)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Takes in what a proxy states about itself, once, and what turns out to be lost.
@@ -229,10 +270,11 @@ struct Sequences {
     dropped: i64,
     missing: i64,
     is_new: bool,
-    /// Reports that have arrived of those above `checked_seq` and up to `marked_seq`.
-    came: i64,
     /// `checked_at` as it was read.
     checked_before: DateTime<Utc>,
+    /// Reports that have arrived of those above `checked_seq` and up to `marked_seq`.
+    #[sqlx(skip)]
+    came: i64,
 }
 
 impl Sequences {
@@ -279,7 +321,7 @@ async fn sequences(
     let service = sender.service.as_str();
     let rooms = census.rooms(What::Reporters, 1, marks.keys().map(|_| service));
     let room = rooms.iter().filter(|room| room.is_ok()).count();
-    let found: Vec<Sequences> = sqlx::query_as(
+    let mut found: Vec<Sequences> = sqlx::query_as(
         "WITH named AS (
              SELECT new.id, old.id IS NOT NULL AS is_known,
                  row_number() OVER (PARTITION BY old.id IS NULL ORDER BY new.id) AS place
@@ -291,9 +333,7 @@ async fn sequences(
              RETURNING id, marked_seq, marked_at, marked_gone, checked_seq, checked_at, dropped, missing,
                  r.xmax = 0 AS is_new
          )
-         SELECT marked.*, checked_at AS checked_before, (
-             SELECT count(*) FROM reports WHERE reporter = marked.id AND seq > checked_seq AND seq <= marked_seq
-         ) AS came FROM marked",
+         SELECT marked.*, checked_at AS checked_before FROM marked",
     )
     .bind(marks.keys().copied().collect::<Vec<_>>())
     .bind(&*sender.proxy)
@@ -302,8 +342,22 @@ async fn sequences(
     .bind(now)
     .bind(since)
     .bind(i64::try_from(room).unwrap_or(i64::MAX))
+    .fetch_all(&mut *connection)
+    .await?;
+    // Their rows are held now: what is counted is all that was stored before.
+    let came: Vec<i64> = sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM reports WHERE reporter = id AND seq > checked_seq AND seq <= marked_seq)
+         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS named (id, checked_seq, marked_seq, place)
+         ORDER BY place",
+    )
+    .bind(found.iter().map(|one| one.id).collect::<Vec<_>>())
+    .bind(found.iter().map(|one| one.checked_seq).collect::<Vec<_>>())
+    .bind(found.iter().map(|one| one.marked_seq).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;
+    for (one, came) in found.iter_mut().zip(came) {
+        one.came = came;
+    }
     for _ in found.iter().filter(|one| one.is_new) {
         census.took(What::Reporters, service);
     }

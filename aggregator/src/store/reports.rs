@@ -2,6 +2,8 @@
 
 mod copy;
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use kaeru_protocol::{EventReport, Kind, ProxyStatus, ReporterId, Side, Word};
 use serde::{Deserialize, Serialize};
@@ -240,6 +242,19 @@ pub(crate) async fn insert(
         rows: u64::try_from(new).unwrap_or(0),
         statuses: reporters.into_iter().zip(seqs).collect(),
     })
+}
+
+/// Reporter and sequence of the rows that are not above what their reporter is accounted for up to.
+pub(crate) fn up_to(rows: &[Row], checked: &BTreeMap<i64, i64>) -> Vec<(i64, i64)> {
+    let is_late = |row: &&Row| {
+        checked
+            .get(&row.reporter)
+            .is_some_and(|seq| row.seq <= *seq)
+    };
+    rows.iter()
+        .filter(is_late)
+        .map(|row| (row.reporter, row.seq))
+        .collect()
 }
 
 /// Writes the rows, if all of them are new.

@@ -111,6 +111,8 @@ conditions! {
     Unaccounted = "5";
     /// Reports were lost, and nobody counts them.
     LossNotCounted = "3.3, 5";
+    /// More is held to be missing than was dropped, though nothing is on its way.
+    LossOvercounted = "3.3, 5";
     /// The feed's sequences do not come in the order of commits.
     FeedOutOfOrder = "3.4";
     /// A cursor went back within one history.

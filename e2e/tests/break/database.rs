@@ -182,7 +182,13 @@ fn a_failover_begins_a_new_epoch_and_loses_nothing() -> Result<()> {
             fs::write(data.join("standby.signal"), "")?;
             rig.ready(false).await?;
             rig.postgres.supervise().await?;
-            rig.postgres.query("SELECT pg_promote()")?;
+            // What waited for it would hold a snapshot that replay may take away.
+            rig.postgres.query("SELECT pg_promote(wait => false)")?;
+            wait::until("promotion", || async {
+                let replays = rig.postgres.query("SELECT pg_is_in_recovery()")?;
+                Ok(Seen::when(replays == "f", replays))
+            })
+            .await?;
             rig.ready(true).await?;
             works(&load).await?;
             let epochs = usize::try_from(round)? + 2;

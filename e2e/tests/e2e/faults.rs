@@ -156,9 +156,9 @@ async fn every_report_is_accounted_for(world: &World) -> Result<Sums> {
             };
             let (acknowledged, counted) = (count("delivered").await?, count("dropped").await?);
             let adds_up = given == acknowledged + dropped && dropped == counted;
-            Ok(Seen::when(adds_up, (given, acknowledged, dropped)))
+            Ok(Seen::when(adds_up, (given, acknowledged, dropped, counted)))
         });
-        let (given, acknowledged, dropped) = of_proxy.await?;
+        let (given, acknowledged, dropped, _) = of_proxy.await?;
         sums.given += given;
         sums.acknowledged += acknowledged;
         sums.dropped += dropped;

@@ -125,7 +125,11 @@ impl Transaction {
                     continue;
                 }
                 self.keys.push(key);
-                self.reporter(database, reporter).seqs.insert(report.seq);
+                let row = self.reporter(database, reporter);
+                row.seqs.insert(report.seq);
+                if report.seq <= row.account.checked_seq {
+                    row.account.came_late(1);
+                }
                 match &report.body {
                     Body::Event(event) => {
                         if !news.contains(&event.event) {

@@ -99,10 +99,34 @@ impl Feed {
             }
             tokio::select! {
                 () = self.wake.notified() => {}
-                () = notified(&mut listener) => {}
+                () = self.notified(&mut listener) => {}
                 () = tokio::time::sleep(POLL) => {}
             }
         }
+    }
+
+    /// Waits for a notification of what we do not know yet, which is most often our own; a lost connection counts as one, and no
+    /// listener as none.
+    async fn notified(&self, listener: &mut Option<PgListener>) {
+        let Some(connected) = listener else {
+            return std::future::pending().await;
+        };
+        loop {
+            match connected.try_recv().await {
+                Ok(Some(notification)) if self.knows(notification.payload()) => {}
+                Ok(Some(_)) => return,
+                Ok(None) | Err(_) => {
+                    *listener = None;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether we know all that was told up to here; never of what does not say how far.
+    fn knows(&self, told: &str) -> bool {
+        let told = told.parse();
+        told.is_ok_and(|told: FeedCursor| !self.is_behind(&told))
     }
 
     /// Catches up with the store.
@@ -161,16 +185,4 @@ async fn listen(store: &Store) -> Option<PgListener> {
     let mut listener = PgListener::connect_with(store.own()).await.ok()?;
     listener.listen(feed::CHANNEL).await.ok()?;
     Some(listener)
-}
-
-/// Waits for a notification; a lost connection counts as one, and no listener as none.
-async fn notified(listener: &mut Option<PgListener>) {
-    match listener {
-        None => std::future::pending().await,
-        Some(connected) => {
-            if !matches!(connected.try_recv().await, Ok(Some(_))) {
-                *listener = None;
-            }
-        }
-    }
 }

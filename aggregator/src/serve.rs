@@ -7,6 +7,7 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -158,6 +159,10 @@ async fn api(
     mut told_to_stop: watch::Receiver<bool>,
 ) -> Result<(), Error> {
     let mut stop = told_to_stop.clone();
+    // An answer is small and leaves at once, whatever was not acknowledged yet.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
     let serving = axum::serve(listener, routes).with_graceful_shutdown(async move {
         let _ = stop.wait_for(|stop| *stop).await;
     });

@@ -112,8 +112,9 @@ impl Store {
             ("lock_timeout", "5s"),
             ("statement_timeout", "10s"),
             ("idle_in_transaction_session_timeout", "30s"),
-            // No statement runs long enough to be worth compiling.
+            // No statement runs long enough to be worth compiling, or a second process: starting one takes 10 ms.
             ("jit", "off"),
+            ("max_parallel_workers_per_gather", "0"),
         ]);
         // Our own statements are few, and written for their indexes: a plan is made once, and uses them though the table was
         // small then, or without statistics. Without this, a statement about 500 events reads all that there are.

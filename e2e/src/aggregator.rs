@@ -146,9 +146,12 @@ impl Aggregator {
 
     /// All that it has logged.
     pub fn log(&self) -> Result<String> {
-        Ok(fs::read_to_string(
-            self.logs.join(format!("{}.log", self.settings.name)),
-        )?)
+        Ok(fs::read_to_string(self.log_file())?)
+    }
+
+    /// Where it logs.
+    pub fn log_file(&self) -> PathBuf {
+        self.logs.join(format!("{}.log", self.settings.name))
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {

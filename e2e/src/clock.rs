@@ -11,6 +11,12 @@ pub fn now_ms() -> u64 {
     since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// The time that a line of an aggregator's log begins with, µs since 1970.
+pub fn logged_us(time: &str) -> Option<u64> {
+    let time = chrono::DateTime::parse_from_rfc3339(time).ok()?;
+    u64::try_from(time.timestamp_micros()).ok()
+}
+
 /// How much a processor worked for this thread so far: what others do meanwhile does not count.
 pub fn thread_cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);

@@ -5,7 +5,7 @@ use kaeru_protocol::{Body, Kind, Mode, Verdict};
 use crate::app::App;
 use crate::clock::{self, timestamp};
 use crate::store::losses::{self, Lost};
-use crate::store::{Store, events, policies};
+use crate::store::{Store, decisions, events, policies};
 use crate::testing::{self, Side, attempt, beat, failed, number, report};
 use crate::withdrawal::{Withdrawn, withdraw};
 
@@ -67,6 +67,37 @@ async fn a_failure_is_decided_in_few_round_trips() {
     assert_eq!(spoken.len() - 1, 11, "{spoken:#?}");
     let page = app.feed.page(None, clock::now_ms()).unwrap();
     assert_eq!(page.verdicts.len(), 2, "it need not be read back");
+}
+
+#[tokio::test]
+async fn a_decision_reads_no_more_than_it_rests_on() {
+    let app = testing::app().await;
+    let mut backend = Side::new(2, "shop/backend");
+    // The plans of our statements are made while there is little, and must do when there is much.
+    for round in 0..2 {
+        let event = format!("e-{round}");
+        let failure = failed(&event, Some("shop/web"));
+        backend.state(&app, failure).await.unwrap();
+        let others = (0..300).map(|n| backend.next(attempt(&format!("o-{round}-{n}"), None, 200)));
+        let others = others.collect();
+        app.ingest.store(backend.batch(others)).await.unwrap();
+    }
+    let failure = failed("e-2", Some("shop/web"));
+    backend.state(&app, failure).await.unwrap();
+    let mut transaction = app.store.begin().await.unwrap();
+    let event = "e-2".parse().unwrap();
+    let stored = decisions::last_of_event(&mut transaction, &event).await;
+    let mut stored = stored.unwrap().unwrap();
+    stored.decision.revision += 1;
+    decisions::save(&mut transaction, &[stored]).await.unwrap();
+    let read: i64 = sqlx::query_scalar(
+        "SELECT sum(coalesce(idx_tup_fetch, 0) + coalesce(seq_tup_read, 0))::bigint FROM pg_stat_xact_user_tables
+         WHERE relname LIKE 'reports%'",
+    )
+    .fetch_one(&mut *transaction)
+    .await
+    .unwrap();
+    assert_eq!(read, 1, "of 603 reports of one reporter");
 }
 
 #[tokio::test]

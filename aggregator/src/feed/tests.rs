@@ -132,3 +132,14 @@ fn a_long_feed_comes_in_pages_and_is_bounded() {
         format!("e{}", first.cursor.seq + 1)
     );
 }
+
+#[test]
+fn a_notification_of_what_is_known_wakes_nobody() {
+    let feed = super::Feed::new();
+    assert!(!feed.knows("e:0"), "nothing was read yet");
+    feed.live_mut()
+        .take(&head("e", 2), true, vec![told(2, "a")]);
+    assert!(feed.knows("e:1") && feed.knows("e:2"));
+    assert!(!feed.knows("e:3") && !feed.knows("f:1"));
+    assert!(!feed.knows(""), "what does not say how far it told");
+}

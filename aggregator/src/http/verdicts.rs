@@ -67,6 +67,8 @@ async fn poll(
         detail: "too many polls are waiting".to_owned(),
     })?;
     let _counted = Counted::new(&app.metrics.polls);
+    let after = poll.after.as_deref().map(tracing::field::display);
+    tracing::debug!(service = %poll.service, after, "polls");
     let page = wait_for_news(&app, cursor.as_ref(), wait).await;
     page.map(Json)
 }

@@ -385,7 +385,7 @@ impl Committer {
             })?;
         }
         intake::add(&mut *connection, &late, group.since, now).await?;
-        let gathered_at = now + intake::gather(others.len());
+        let gathered_at = intake::rounded_up(now + intake::gather(others.len()));
         intake::add(&mut *connection, &others, group.since, gathered_at).await?;
         losses::wake_plans(connection, &lost).await?;
         Ok(Written {

@@ -133,6 +133,8 @@ pub(crate) async fn save(connection: &mut PgConnection, all: &[Stored]) -> Resul
         all.iter()
             .flat_map(move |stored: &Stored| stored.decision.evidence.iter().map(of(stored)))
     };
+    // OFFSET keeps the reports apart from the rest: else the plan that is made while there are few of them looks for all that a
+    // reporter ever stated, and picks the one.
     sqlx::query(
         "WITH new AS MATERIALIZED (
              SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::text[], $6::text[], $7::text[],
@@ -154,7 +156,10 @@ pub(crate) async fn save(connection: &mut PgConnection, all: &[Stored]) -> Resul
              SELECT key.decision, r.reporter, r.seq, v.service, v.proxy, r.received
              FROM unnest($16::text[], $17::text[], $18::bigint[], $19::bigint[])
                  AS key (decision, event, reporter, seq)
-             JOIN reports r ON r.reporter = key.reporter AND r.seq = key.seq AND r.event = key.event
+             CROSS JOIN LATERAL (
+                 SELECT reporter, seq, received FROM reports
+                 WHERE reporter = key.reporter AND seq = key.seq AND event = key.event OFFSET 0
+             ) AS r
              JOIN reporters v ON v.id = r.reporter
              ON CONFLICT DO NOTHING
          )

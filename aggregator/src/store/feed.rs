@@ -9,7 +9,7 @@ use super::Result;
 use super::decisions::{Stored, mode_of, mode_word};
 use crate::clock::timestamp;
 
-/// The channel on which a transaction that told something wakes the others.
+/// The channel on which a transaction that told something wakes the others, and says how far it told.
 pub(crate) const CHANNEL: &str = "kaeru_feed";
 
 /// A verdict to be told.
@@ -142,7 +142,9 @@ pub(crate) async fn tell(
          )
          SELECT ",
         epoch!(),
-        ", feed_seq FROM taken, pg_control_system(), pg_notify($10, '')"
+        ", feed_seq FROM taken, pg_control_system(), pg_notify($10, ",
+        epoch!(),
+        " || ':' || feed_seq)"
     ))
     .bind(count)
     .bind(now)

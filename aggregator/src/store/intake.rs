@@ -14,7 +14,7 @@ const GATHER_MUCH: TimeDelta = TimeDelta::milliseconds(3_500);
 /// Events with news in one transaction that are much: more than 5,000 a second, at 20 transactions a second.
 const MUCH: usize = 250;
 
-/// Times are rounded up to this, so that events that wait for about the same time share an entry, ms.
+/// Times are rounded up to this, so that events that wait for about the same time share an entry, and entries a round, ms.
 const STEP_MS: i64 = 100;
 
 /// Entries that are locked at once: at a time when most hold one event, a round of 200 is still worth its transaction.
@@ -138,8 +138,8 @@ pub(crate) async fn hurry(connection: &mut PgConnection, now: DateTime<Utc>) -> 
     Ok(())
 }
 
-/// When an event is taken that is to be looked at again at this time.
-pub(super) fn rounded_up(at: DateTime<Utc>) -> DateTime<Utc> {
+/// When an event is taken that is to be looked at at this time.
+pub(crate) fn rounded_up(at: DateTime<Utc>) -> DateTime<Utc> {
     let over = at.timestamp_millis().rem_euclid(STEP_MS);
     if over == 0 {
         at

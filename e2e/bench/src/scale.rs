@@ -38,7 +38,7 @@ const FLOW: &str = "/v1/flows/order.1";
 
 pub(crate) async fn measure(stage: &Stage, reports: u64) -> Result<Section> {
     let (mut aggregator, postgres) = stage
-        .aggregator_on("mode: enforce\ndoomed_max: 100%\n", &POSTGRES)
+        .aggregator_on("mode: enforce\ndoomed_max: 100%\n", &POSTGRES, &[])
         .await?;
     let mut fill = Fill::seed(&aggregator, &postgres).await?;
     let mut sizes = Vec::new();

@@ -81,14 +81,15 @@ impl Stage {
 
     /// A Postgres, and an aggregator on it.
     pub(crate) async fn aggregator(&self, policy: &str) -> Result<(Aggregator, Postgres)> {
-        self.aggregator_on(policy, &[]).await
+        self.aggregator_on(policy, &[], &[]).await
     }
 
-    /// The same with settings of Postgres.
+    /// The same with settings of Postgres, the aggregator under variables of its own.
     pub(crate) async fn aggregator_on(
         &self,
         policy: &str,
         settings: &[&str],
+        variables: &[String],
     ) -> Result<(Aggregator, Postgres)> {
         let of_postgres = self.folder.join("postgres");
         let postgres = Postgres::start_with(&of_postgres, &self.folder, settings, &[]).await?;
@@ -101,7 +102,8 @@ impl Stage {
             database: Database::Url(postgres.url()),
             policy: file,
         };
-        let aggregator = Aggregator::start(settings, &self.parts.kaeru, &self.folder).await?;
+        let kaeru = &self.parts.kaeru;
+        let aggregator = Aggregator::start_with(settings, kaeru, &self.folder, variables).await?;
         Ok((aggregator, postgres))
     }
 }

@@ -1,26 +1,32 @@
 //! From a failing answer to the refusal at every proxy of 1, 5 and 20, each with one worker, under background load.
 //!
-//! A proxy is asked again and again whether it refuses. The time lies between the last request that it let through and the
-//! first that it refused; what is told is the end of that (and, beside it, its beginning): no proxy was later.
+//! Nobody asks while it is measured: asking costs the cores that the verdict needs. A proxy polls on as soon as every worker
+//! of it can see the verdict, and the aggregator logs when that poll comes, and from where it goes on: so each proxy says
+//! itself when it knew. Then each is asked once, and must refuse at the first time; how long that took is added.
+
+mod polls;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use kaeru_e2e::aggregator::Aggregator;
 use kaeru_e2e::envoy::{Envoy, Filter, Upstream};
 use kaeru_e2e::ports;
 use kaeru_e2e::postgres::Postgres;
 use kaeru_e2e::wait::{self, Seen};
 use kaeru_e2e::world::{KAERU_HOST, KAERU_PORT};
 use serde_json::json;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 
 use crate::paper::{self, Line, Section};
-use crate::spread::quantile;
+use crate::process::tree_cpu;
+use crate::spread::{brief, quantile};
 use crate::stage::Stage;
 use crate::talk::Talk;
 use crate::{clock, service, sql};
+use polls::Polls;
 
 pub(crate) const TITLE: &str = "Verdict";
 const NOTES: &str = include_str!("../notes/verdict.md");
@@ -28,12 +34,37 @@ const PROXIES: [usize; 3] = [1, 5, 20];
 const FAILURES: u64 = 1_000;
 /// Requests a second beside the failures, over all proxies.
 const BACKGROUND_PER_S: u64 = 200;
-const POLICY: &str = "mode: enforce\ndoomed_max: 100%\n";
+/// What asks whether it is refused changes nothing: else each such request would join the plan and be told of, too.
+const POLICY: &str = "mode: enforce\ndoomed_max: 100%\nread_only: [POST /probe]\n";
+/// How long a verdict has to be everywhere before we look whether it is, ms.
+const UNDISTURBED: Duration = Duration::from_millis(15);
+/// How long the machine is watched without failures, s.
+const WITHOUT: Duration = Duration::from_secs(3);
 
-type Failed = Arc<Mutex<Option<Instant>>>;
+/// When the service handed its failing answer over, µs since 1970.
+type Failed = Arc<Mutex<Option<u64>>>;
+
+/// What is measured, and by what.
+struct Scene {
+    aggregator: Aggregator,
+    postgres: Postgres,
+    envoys: Vec<Envoy>,
+    failed: Failed,
+}
+
+/// What came of the failures at one number of proxies.
+#[derive(Default)]
+struct Times {
+    /// From the failing answer until the last proxy knew, ms.
+    known: Vec<f64>,
+    /// The same until it had refused.
+    refused: Vec<f64>,
+}
 
 pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
-    let (aggregator, postgres) = stage.aggregator(POLICY).await?;
+    let (aggregator, postgres) = stage
+        .aggregator_on(POLICY, &[], &[polls::LOGGED.to_owned()])
+        .await?;
     let failed = Failed::default();
     let app = ports::free()?;
     let noted = failed.clone();
@@ -41,54 +72,30 @@ pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
         if !head.contains("x-fail: yes") {
             return service::usual(head);
         }
-        *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now());
+        *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now_us());
         b"HTTP/1.1 500 Failed\r\nx-event-status: failed\r\ncontent-length: 0\r\n\r\n".to_vec()
     };
     service::serve(app, Arc::new(answer)).await?;
-    let mut envoys: Vec<Envoy> = Vec::new();
+    let mut polls = Polls::of(&aggregator.log_file())?;
+    let mut scene = Scene {
+        aggregator,
+        postgres,
+        envoys: Vec::new(),
+        failed,
+    };
     let mut lines = Vec::new();
     for proxies in PROXIES {
-        while envoys.len() < proxies {
-            envoys.push(proxy(stage, envoys.len(), app, aggregator.settings.listen).await?);
+        while scene.envoys.len() < proxies {
+            let number = scene.envoys.len();
+            let listen = scene.aggregator.settings.listen;
+            scene.envoys.push(proxy(stage, number, app, listen).await?);
         }
         wait::until("every proxy's poll", || async {
-            let polls = aggregator.api()?.metric("kaeru_polls").await?;
+            let polls = scene.aggregator.api()?.metric("kaeru_polls").await?;
             Ok(Seen::when(polls == proxies as u64, polls))
         })
         .await?;
-        let at: Vec<SocketAddr> = envoys.iter().map(|e| e.sidecar.inbound).collect();
-        let background = Background::over(&at);
-        let commit_ms = commit_ms(&postgres)?;
-        let (mut least, mut most) = (Vec::new(), Vec::new());
-        paper::progress(&format!("verdict: {FAILURES} failures, {proxies} proxies"));
-        for number in 0..FAILURES {
-            let (after, until) = fail(&at, proxies as u64 * 10_000 + number, &failed).await?;
-            least.push(after.as_secs_f64() * 1e3);
-            most.push(until.as_secs_f64() * 1e3);
-        }
-        background.stop()?;
-        least.sort_by(f64::total_cmp);
-        most.sort_by(f64::total_cmp);
-        lines.push(Line::plain(
-            format!("{proxies} proxies: one row and its commit beside it, ms (median of 100)"),
-            format!("{commit_ms:.2}"),
-        ));
-        for (share, name, fixed, commits) in [(0.5, "p50", 3.0, 1.0), (0.99, "p99", 10.0, 2.0)] {
-            let goal = fixed + commits * commit_ms;
-            let (from, until) = (quantile(&least, share), quantile(&most, share));
-            lines.push(Line::against(
-                format!(
-                    "{proxies} proxies: failing answer to the last proxy's refusal, {name}, ms"
-                ),
-                format!("{until:.1} (after {from:.1})"),
-                format!("at most {fixed} + {commits} commits = {goal:.1}"),
-                until <= goal,
-            ));
-        }
-        lines.push(Line::plain(
-            format!("{proxies} proxies: the longest, ms"),
-            format!("{:.1}", quantile(&most, 1.0)),
-        ));
+        lines.extend(with(&scene, &mut polls, proxies).await?);
     }
     Ok(Section {
         title: TITLE,
@@ -99,6 +106,83 @@ pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
         ),
         lines,
     })
+}
+
+/// Measures with as many proxies as there are now.
+async fn with(scene: &Scene, polls: &mut Polls, proxies: usize) -> Result<Vec<Line>> {
+    let at: Vec<SocketAddr> = scene.envoys.iter().map(|e| e.sidecar.inbound).collect();
+    let commit_ms = commit_ms(&scene.postgres)?;
+    let background = Background::over(&at);
+    paper::progress(&format!("verdict: {FAILURES} failures, {proxies} proxies"));
+    let before = scene.cpu_ms()?;
+    tokio::time::sleep(WITHOUT).await;
+    let between = scene.cpu_ms()?;
+    let began = clock::now();
+    let mut talks = Vec::new();
+    for proxy in &at {
+        talks.push(Talk::with(*proxy).await?);
+    }
+    let mut times = Times::default();
+    for number in 0..FAILURES {
+        let event = format!("doomed-{proxies}-{number}");
+        let (known, refused) = fail(&event, &mut talks, polls, &scene.failed).await?;
+        times.known.push(known);
+        times.refused.push(refused);
+    }
+    let (took, after) = (began.elapsed(), scene.cpu_ms()?);
+    background.stop()?;
+    times.known.sort_by(f64::total_cmp);
+    times.refused.sort_by(f64::total_cmp);
+    let of_proxies = |what: &str| format!("{proxies} proxies: {what}");
+    let mut lines = vec![Line::plain(
+        of_proxies("one row and its commit beside it, ms (median of 100)"),
+        format!("{commit_ms:.2}"),
+    )];
+    for (share, name, fixed, commits) in [(0.5, "p50", 3.0, 1.0), (0.99, "p99", 10.0, 2.0)] {
+        let goal = fixed + commits * commit_ms;
+        let (known, refused) = (
+            quantile(&times.known, share),
+            quantile(&times.refused, share),
+        );
+        lines.push(Line::against(
+            of_proxies(&format!(
+                "failing answer to the last proxy's refusal, {name}, ms"
+            )),
+            format!("{refused:.1} (known {known:.1})"),
+            format!("at most {fixed} + {commits} commits = {goal:.1}"),
+            refused <= goal,
+        ));
+    }
+    lines.push(Line::plain(
+        of_proxies("the longest, ms"),
+        format!("{:.1}", quantile(&times.refused, 1.0)),
+    ));
+    let cost = |part: usize| {
+        let beside = (between[part] - before[part]) * took.div_duration_f64(WITHOUT);
+        brief((after[part] - between[part] - beside) / FAILURES as f64)
+    };
+    lines.push(Line::plain(
+        of_proxies("CPU of proxies + aggregator + Postgres for one failure, ms"),
+        format!("{} + {} + {}", cost(0), cost(1), cost(2)),
+    ));
+    Ok(lines)
+}
+
+impl Scene {
+    /// CPU that proxies, aggregator and Postgres have used, ms.
+    fn cpu_ms(&self) -> Result<[f64; 3]> {
+        let mut of_proxies = 0.0;
+        for envoy in &self.envoys {
+            of_proxies += tree_cpu(envoy.pid())?.as_secs_f64() * 1e3;
+        }
+        let aggregator = self.aggregator.pid().context("the aggregator runs")?;
+        let postgres = self.postgres.pid().context("Postgres runs")?;
+        Ok([
+            of_proxies,
+            tree_cpu(aggregator)?.as_secs_f64() * 1e3,
+            tree_cpu(postgres)?.as_secs_f64() * 1e3,
+        ])
+    }
 }
 
 async fn proxy(
@@ -125,57 +209,43 @@ async fn proxy(
         .await
 }
 
-fn request(event: &str, fails: bool) -> Vec<u8> {
-    let fails = if fails { "x-fail: yes\r\n" } else { "" };
+fn request(event: &str, path: &str, more: &str) -> Vec<u8> {
     format!(
-        "POST /work HTTP/1.1\r\nhost: s\r\ncontent-length: 0\r\nx-event-id: {event}\r\n{fails}\r\n"
+        "POST {path} HTTP/1.1\r\nhost: s\r\ncontent-length: 0\r\nx-event-id: {event}\r\n{more}\r\n"
     )
     .into_bytes()
 }
 
-/// Fails one event at the first proxy; how long after its answer every proxy refused it: more than, at most.
-async fn fail(at: &[SocketAddr], number: u64, failed: &Failed) -> Result<(Duration, Duration)> {
-    let event = format!("doomed-{number}");
-    let mut probes = Vec::new();
-    for proxy in at {
-        probes.push(Talk::with(*proxy).await?);
-    }
-    let mut first = Talk::with(*at.first().context("a proxy")?).await?;
-    let status = first.ask(&request(&event, true)).await?;
+/// Fails one event at the first proxy; how long after its answer every proxy knew it, and had refused it, ms.
+async fn fail(
+    event: &str,
+    talks: &mut [Talk],
+    polls: &mut Polls,
+    failed: &Failed,
+) -> Result<(f64, f64)> {
+    let told = polls.settled(talks.len()).await?;
+    let first = talks.first_mut().context("a proxy")?;
+    let status = first
+        .ask(&request(event, "/work", "x-fail: yes\r\n"))
+        .await?;
     ensure!(status == 500, "the failing request was answered {status}");
     let began = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
     let began = began.context("the service failed it")?;
-    // All proxies together are asked about 7 times a millisecond at most: asking costs what is measured, too.
-    let pause = Duration::from_micros(150 * at.len() as u64).max(Duration::from_millis(1));
-    let mut tasks = JoinSet::new();
-    for (place, mut probe) in probes.into_iter().enumerate() {
-        let (request, start) = (
-            request(&event, false),
-            began + pause.mul_f64(place as f64 / at.len() as f64),
-        );
-        tasks.spawn(async move {
-            let mut passed = began;
-            let mut next = start;
-            while clock::now() < began + Duration::from_secs(5) {
-                tokio::time::sleep_until(next.into()).await;
-                let sent = clock::now();
-                match probe.ask(&request).await? {
-                    424 => return Ok((passed - began, clock::now() - began)),
-                    200 => passed = sent,
-                    other => bail!("a probe was answered {other}"),
-                }
-                next = sent + pause;
-            }
-            bail!("event {number} was not refused within 5 s")
-        });
+    tokio::time::sleep(UNDISTURBED).await;
+    let heard = polls.after(told, talks.len()).await?;
+    let (mut known, mut refused) = (0.0_f64, 0.0_f64);
+    for (place, talk) in talks.iter_mut().enumerate() {
+        let asked = clock::now();
+        let status = talk.ask(&request(event, "/probe", "")).await?;
+        if status != 424 {
+            bail!("proxy {place} knew of {event} and answered {status}");
+        }
+        let at = heard.get(&format!("shop/s{place}")).context("its poll")?;
+        let after = at.saturating_sub(began) as f64 / 1e3;
+        known = known.max(after);
+        refused = refused.max(after + asked.elapsed().as_secs_f64() * 1e3);
     }
-    let (mut least, mut most) = (Duration::ZERO, Duration::ZERO);
-    while let Some(done) = tasks.join_next().await {
-        let (after, until) = done??;
-        least = least.max(after);
-        most = most.max(until);
-    }
-    Ok((least, most))
+    Ok((known, refused))
 }
 
 /// Other requests, until it is stopped.
@@ -219,7 +289,7 @@ async fn go_on(place: usize, to: SocketAddr, pause: Duration) -> Result<()> {
     for number in 0_u64.. {
         ticks.tick().await;
         let event = format!("well-{place}-{number}-{}", kaeru_e2e::clock::now_ms());
-        let status = talk.ask(&request(&event, false)).await?;
+        let status = talk.ask(&request(&event, "/work", "")).await?;
         ensure!(status == 200, "a request beside was answered {status}");
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use kaeru_e2e::aggregator::Aggregator;
 use kaeru_e2e::postgres::Postgres;
+use kaeru_e2e::wait::{self, Seen};
 
 use super::{FLOW, quantiles, seed, spread};
 use crate::spread::Spread;
@@ -82,6 +83,7 @@ impl Size {
             starts.push(began.elapsed().as_secs_f64() * 1e3);
         }
         let to = aggregator.settings.listen;
+        nothing_is_due(postgres).await?;
         let events = events(postgres, reports)?;
         let event_ms = ask_for(to, events.iter().map(|e| format!("/v1/events/{e}"))).await?;
         let mut pages_ms = Vec::new();
@@ -113,6 +115,18 @@ impl Size {
             memory_mib: process::resident_mib(aggregator.pid().context("it runs")?)?,
         })
     }
+}
+
+/// Waits until the decider has nothing to look at for a while: what was sent to measure ingest at the size before is looked at
+/// again when it settles, and after the outage that the restarts were.
+async fn nothing_is_due(postgres: &Postgres) -> Result<()> {
+    wait::within(Duration::from_mins(2), "an idle decider", || async {
+        let due = "SELECT count(*) FROM intake WHERE due_at < now() + interval '8 s'";
+        let due = sql::ask(postgres, due)?;
+        Ok(Seen::when(due == "0", due))
+    })
+    .await
+    .map(drop)
 }
 
 /// Events from everywhere in the table, in no order.

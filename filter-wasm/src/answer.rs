@@ -73,7 +73,7 @@ pub fn verdict_json(event: &EventId, entry: Option<&VerdictEntry>) -> String {
         Mode::Enforce => "enforce",
     };
     let mut json = Writer::default();
-    json.open('{');
+    json.open(b'{');
     json.key("event").text(event.as_str());
     json.key("verdict").text(verdict);
     let text_or_null = |json: &mut Writer, text: Option<&str>| match text {
@@ -84,7 +84,7 @@ pub fn verdict_json(event: &EventId, entry: Option<&VerdictEntry>) -> String {
     let failed = entry.and_then(|e| e.failed.as_ref());
     text_or_null(json.key("failed"), failed.map(Peer::as_str));
     json.key("mode").text(mode);
-    json.close('}');
+    json.close(b'}');
     json.finish()
 }
 

@@ -102,9 +102,9 @@ impl Default for Config {
             status_interval_s: 60,
             poll_wait_ms: 25_000,
             report_timeout_ms: 5_000,
-            // 8,192 x about 300 bytes = 2.4 MiB per worker.
+            // 8,192 x about 170 bytes = 1.3 MiB per worker.
             outbox_reports_max: 8_192,
-            // 10,000 x about 250 bytes = 2.4 MiB per worker.
+            // 10,000 x about 205 bytes = 2.0 MiB per worker.
             open_requests_max: 10_000,
             // 64-bit fingerprints: 1.2 MB per worker; records in shared data: 15 MB per proxy at the limit.
             verdicts_max: 100_000,

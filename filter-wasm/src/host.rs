@@ -109,8 +109,8 @@ pub trait Host {
 
     /// The plugin's configuration, as it was pushed; only while configuring.
     fn configuration(&self, size: usize) -> Vec<u8>;
-    /// A property, as raw bytes; integers are 8 bytes little-endian.
-    fn property(&self, path: &[&str]) -> Option<Vec<u8>>;
+    /// A property, as raw bytes; integers are 8 bytes little-endian. The parts of its path are parted by zeros.
+    fn property(&self, path: &str) -> Option<Vec<u8>>;
 
     /// All headers of a map; none in the wrong phase.
     fn headers(&self, map: HeaderMap) -> Headers;
@@ -129,9 +129,9 @@ pub trait Host {
     fn set_tick_ms(&self, period: u32);
 
     /// Reads a key that all VMs of the process share.
-    fn shared(&self, key: &str) -> Option<Shared>;
+    fn shared(&self, key: &[u8]) -> Option<Shared>;
     /// Writes it; `cas` 0 writes in any case.
-    fn set_shared(&self, key: &str, value: &[u8], cas: u32) -> Result<(), Refused>;
+    fn set_shared(&self, key: &[u8], value: &[u8], cas: u32) -> Result<(), Refused>;
 
     /// Makes a metric known, or finds it.
     fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32>;

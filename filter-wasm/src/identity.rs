@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use kaeru_protocol::headers::{self as names, BAGGAGE_MEMBER};
+use kaeru_protocol::headers as names;
 use kaeru_protocol::{EventId, InvalidId};
 
 use crate::host::Headers;
@@ -71,11 +71,7 @@ impl Source {
                 let decoded = |v: &'a [u8]| Ok(w3c::percent_decoded(v.trim_ascii()));
                 request.ce_correlation_id.map(decoded)
             }
-            Self::Baggage => request
-                .baggage
-                .iter()
-                .find_map(|&baggage| w3c::baggage_member(baggage, BAGGAGE_MEMBER))
-                .map(Ok),
+            Self::Baggage => request.baggage_id.clone().map(Ok),
             Self::Traceparent => request.traceparent.map(|value| {
                 let once = (!request.traceparents).then_some(value);
                 borrowed(once.and_then(w3c::traceparent))
@@ -134,10 +130,15 @@ impl<'a> Identity<'a> {
         identity
     }
 
-    fn take(&mut self, id: Cow<'a, [u8]>, borrowed: bool) -> Result<(), InvalidId> {
-        if self.event.is_none() || !borrowed {
-            let event = EventId::from_bytes(&id)?;
-            self.event.get_or_insert(event);
+    fn take(&mut self, id: Cow<'a, [u8]>, borrowed: bool) -> Result<(), Malformed> {
+        match &self.event {
+            None => self.event = Some(EventId::from_bytes(&id).map_err(|_| Malformed)?),
+            Some(event) => {
+                let same = *event.as_str().as_bytes() == *id;
+                if !borrowed && !same && !EventId::is_valid(&id) {
+                    return Err(Malformed);
+                }
+            }
         }
         if borrowed && !self.aliases.contains(&id) {
             self.aliases.push(id);

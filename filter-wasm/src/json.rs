@@ -1,96 +1,107 @@
-//! JSON, written straight into bytes. What comes in is read by `serde_json`; what goes out is flat and small, and written
-//! by hand it costs a third of the code that the wire's types would bring along. `batch.rs` and its neighbours are held to
-//! the wire's types by tests.
+//! JSON, written straight into bytes: what goes out is flat and small, and written by hand it costs a third of the code
+//! that the wire's types would bring along. `batch.rs` and its neighbours are held to the wire's types by tests. What comes
+//! in is read in `json/read.rs`.
 
-use std::fmt::Write;
+mod read;
 
-use serde_json::Value;
+pub use read::{Reader, Value, float, read};
 
 /// Numbers below this have at most 15 digits before the point, which a double holds exactly.
 const DIGITS_MAX: f64 = 1e15;
 
-/// Reads a text (RFC 8259). One place, so that the reader stands in the module once.
-pub fn read(text: &[u8]) -> Option<Value> {
-    serde_json::from_slice(text).ok()
-}
-
 /// Writes one JSON text: `key`s and values in the order in which they are given, commas by itself.
 #[derive(Debug, Default)]
 pub struct Writer {
-    out: String,
+    out: Vec<u8>,
 }
 
 impl Writer {
+    /// With room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            out: Vec::with_capacity(bytes),
+        }
+    }
+
     /// The text so far.
     pub fn finish(self) -> String {
-        self.out
+        // It was written from texts.
+        String::from_utf8(self.out).unwrap_or_default()
     }
 
     /// `{` or `[`.
-    pub fn open(&mut self, bracket: char) {
+    pub fn open(&mut self, bracket: u8) {
         self.comma();
         self.out.push(bracket);
     }
 
     /// `}` or `]`.
-    pub fn close(&mut self, bracket: char) {
+    pub fn close(&mut self, bracket: u8) {
         self.out.push(bracket);
     }
 
     /// A member's name; its value is to follow.
     pub fn key(&mut self, key: &str) -> &mut Self {
-        self.comma();
-        self.out.push('"');
-        self.out.push_str(key);
-        self.out.push_str("\":");
+        self.plain_text(key);
+        self.out.push(b':');
         self
     }
 
     /// A member's name that may need escaping; its value is to follow.
     pub fn key_text(&mut self, key: &str) {
         self.text(key);
-        self.out.push(':');
+        self.out.push(b':');
+    }
+
+    /// A text of which its type says that nothing in it needs escaping.
+    #[inline(never)]
+    pub fn plain_text(&mut self, text: &str) {
+        self.comma();
+        self.out.push(b'"');
+        self.out.extend_from_slice(text.as_bytes());
+        self.out.push(b'"');
     }
 
     /// A text (RFC 8259, 7).
+    #[inline(never)]
     pub fn text(&mut self, text: &str) {
         self.comma();
-        self.out.push('"');
-        let plain = |b: u8| b >= b' ' && b != b'"' && b != b'\\';
-        if text.bytes().all(plain) {
-            self.out.push_str(text);
-        } else {
-            for c in text.chars() {
-                if u8::try_from(c).map_or(true, plain) {
-                    self.out.push(c);
-                } else {
-                    let _ = write!(self.out, "\\u{:04x}", u32::from(c));
-                }
+        self.out.push(b'"');
+        for &byte in text.as_bytes() {
+            if byte >= b' ' && byte != b'"' && byte != b'\\' {
+                self.out.push(byte);
+            } else {
+                let digit = |value: u8| b"0123456789abcdef"[usize::from(value & 0xf)];
+                self.out.extend_from_slice(b"\\u00");
+                self.out.extend([digit(byte >> 4), digit(byte)]);
             }
         }
-        self.out.push('"');
+        self.out.push(b'"');
     }
 
     /// A whole number. A report has six of them: a formatter would take most of the time of writing it.
+    #[inline(never)]
     pub fn number(&mut self, number: i64) {
         self.comma();
         if number < 0 {
-            self.out.push('-');
+            self.out.push(b'-');
         }
-        let mut rest = number.unsigned_abs();
+        self.digits(number.unsigned_abs());
+    }
+
+    fn digits(&mut self, mut rest: u64) {
         let mut digits = [0; 20];
         let mut first = digits.len();
-        for (place, digit) in digits.iter_mut().enumerate().rev() {
-            *digit = b'0' + (rest % 10) as u8;
+        for place in digits.iter_mut().rev() {
+            *place = b'0' + (rest % 10) as u8;
             rest /= 10;
-            first = place;
+            first -= 1;
             if rest == 0 {
                 break;
             }
         }
-        let digits = digits.get(first..).unwrap_or_default();
         self.out
-            .push_str(std::str::from_utf8(digits).unwrap_or("0"));
+            .extend_from_slice(digits.get(first..).unwrap_or_default());
     }
 
     /// A number to 15 digits, at most 1e300; what JSON does not have is written as 0. (The standard library's shortest form is
@@ -110,20 +121,22 @@ impl Writer {
         #[expect(clippy::cast_possible_truncation, reason = "below 10^15")]
         self.number(digits.round() as i64);
         if exponent != 0 {
-            let _ = write!(self.out, "e{exponent}");
+            self.out
+                .extend_from_slice(if exponent < 0 { b"e-" } else { b"e" });
+            self.digits(i64::from(exponent).unsigned_abs());
         }
     }
 
     /// `true`, `false` or `null`.
     pub fn word(&mut self, word: &str) {
         self.comma();
-        self.out.push_str(word);
+        self.out.extend_from_slice(word.as_bytes());
     }
 
     /// Parts a value from the one before it.
     fn comma(&mut self) {
-        if !matches!(self.out.as_bytes().last(), None | Some(b'{' | b'[' | b':')) {
-            self.out.push(',');
+        if !matches!(self.out.last(), None | Some(b'{' | b'[' | b':')) {
+            self.out.push(b',');
         }
     }
 }
@@ -135,8 +148,8 @@ mod tests {
     #[test]
     fn what_is_written_reads_the_same_elsewhere() {
         let mut json = Writer::default();
-        json.open('{');
-        json.key("a").open('[');
+        json.open(b'{');
+        json.key("a").open(b'[');
         json.number(-7);
         json.number(i64::MAX);
         json.number(i64::MIN);
@@ -144,12 +157,12 @@ mod tests {
         json.number(0);
         json.float(0.1);
         json.float(f64::NAN);
-        json.open('{');
-        json.close('}');
-        json.close(']');
+        json.open(b'{');
+        json.close(b'}');
+        json.close(b']');
         json.key("b").text("x\"\\\n\u{1}é:{");
         json.key("c").word("null");
-        json.close('}');
+        json.close(b'}');
         let text = json.finish();
         let read: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(

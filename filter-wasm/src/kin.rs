@@ -4,10 +4,12 @@
 //! events at a time (orders of one batch, an event within another): it means neither, for taking one for the other could
 //! roll the wrong one back.
 
-use kaeru_protocol::{EventId, EventReport, EventType};
+use kaeru_protocol::limits::{EVENT_ID_MAX, EVENT_TYPE_MAX};
+use kaeru_protocol::{EventId, EventType};
 
 use crate::fingerprint::fingerprint;
 use crate::host::Host;
+use crate::report::Facts;
 
 /// Slots: a proxy that takes 1,000 requests/s with two ids each overwrites 3 % of them between two flushes, each of which
 /// writes those of open requests anew. At most 65,536 x (34 + 256 + about 100 bytes kept by Envoy) = 25 MiB; with ids and
@@ -18,6 +20,8 @@ const SLOTS: u64 = 65_536;
 const ENDS: u64 = 16_384;
 /// How long after its last writing an id is believed, ms: longer than any heartbeat, shorter than forever.
 const KIN_LIFE_MS: u64 = 600_000;
+/// Bytes of a slot: four numbers, flags, the length of the type, the type and the event.
+const SLOT_BYTES_MAX: usize = 34 + EVENT_TYPE_MAX + EVENT_ID_MAX;
 /// A slot's flags.
 const BORROWED: u8 = 1;
 /// See [`BORROWED`].
@@ -77,48 +81,50 @@ pub struct Alias(u64);
 impl Alias {
     /// The alias of an id.
     pub fn of(id: &[u8]) -> Self {
-        Self(fingerprint(b"kin", id))
+        Self(fingerprint(id) & !SHARED)
     }
 
     /// What it means.
-    fn key(self) -> String {
-        slot_key("kaeru.kin.", self.0 % SLOTS)
+    fn key(self) -> Key {
+        slot_key(*b"kaeru.kin.aaaa", self.0 % SLOTS)
     }
 }
 
-/// Four letters for the slot: a formatter would cost as much as the hostcall.
-fn slot_key(of: &str, slot: u64) -> String {
-    let mut key = String::with_capacity(of.len() + 4);
-    key.push_str(of);
-    for shift in [12, 8, 4, 0] {
-        key.push(char::from(b'a' + (slot >> shift & 0xf) as u8));
+/// A slot's key: four letters say which. A formatter would cost as much as the hostcall.
+type Key = [u8; 14];
+
+fn slot_key(mut key: Key, slot: u64) -> Key {
+    for (letter, shift) in key.iter_mut().rev().zip([0, 4, 8, 12]) {
+        *letter = b'a' + (slot >> shift & 0xf) as u8;
     }
     key
 }
 
-/// An id that an open request carries.
+/// The bit of [`Carried`] that no alias has.
+const SHARED: u64 = 1 << 63;
+
+/// An id that an open request carries: its alias, and in [`SHARED`] whether it was made for something else than this event,
+/// so that other events may carry it too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Carried {
-    alias: Alias,
-    /// It was made for something else than this event, so other events may carry it too.
-    shared: bool,
-}
+pub struct Carried(u64);
 
 impl Carried {
     /// The event's own id, or a borrowed one that names it: whatever else came along with it before, it means itself.
     pub fn own(id: &[u8]) -> Self {
-        Self {
-            alias: Alias::of(id),
-            shared: false,
-        }
+        Self(Alias::of(id).0)
     }
 
     /// An id beside the event's own.
     pub fn beside(id: &[u8]) -> Self {
-        Self {
-            alias: Alias::of(id),
-            shared: true,
-        }
+        Self(Alias::of(id).0 | SHARED)
+    }
+
+    fn alias(self) -> Alias {
+        Alias(self.0 & !SHARED)
+    }
+
+    fn is_shared(self) -> bool {
+        self.0 & SHARED != 0
     }
 }
 
@@ -128,8 +134,8 @@ pub struct RequestMark(pub u64);
 
 impl RequestMark {
     /// Where its end is told: one write for all its ids, whoever wrote their slots meanwhile.
-    fn end_key(self) -> String {
-        slot_key("kaeru.end.", self.0 % ENDS)
+    fn end_key(self) -> Key {
+        slot_key(*b"kaeru.end.aaaa", self.0 % ENDS)
     }
 }
 
@@ -167,44 +173,51 @@ impl<'a> Slot<'a> {
         })
     }
 
-    fn write(&self, host: &impl Host, alias: Alias, key: &str) {
-        let mut value = Vec::with_capacity(34 + self.event_type.len() + self.event.len());
+    fn write(&self, host: &impl Host, alias: Alias, key: &Key) {
+        let mut value = [0; SLOT_BYTES_MAX];
+        let mut len = 0;
+        let mut put = |bytes: &[u8]| {
+            if let Some(place) = value.get_mut(len..len + bytes.len()) {
+                place.copy_from_slice(bytes);
+                len += bytes.len();
+            }
+        };
         for word in [alias.0, self.written_ms, self.other_ms, self.request.0] {
-            value.extend_from_slice(&word.to_le_bytes());
+            put(&word.to_le_bytes());
         }
         let flags = [(self.borrowed, BORROWED), (self.handed_over, HANDED_OVER)];
-        value.push(flags.iter().map(|(is, flag)| u8::from(*is) * flag).sum());
-        // A type has at most 128 bytes.
-        value.push(u8::try_from(self.event_type.len()).unwrap_or_default());
-        value.extend_from_slice(self.event_type);
-        value.extend_from_slice(self.event);
+        let flags = flags.iter().map(|(is, flag)| u8::from(*is) * flag).sum();
+        put(&[
+            flags,
+            u8::try_from(self.event_type.len()).unwrap_or_default(),
+        ]);
+        put(self.event_type);
+        put(self.event);
         // The newest wins: no condition, so it cannot be refused for a reason that matters.
-        let _ = host.set_shared(key, &value, 0);
+        let _ = host.set_shared(key, value.get(..len).unwrap_or_default(), 0);
     }
 
     /// The request that wrote it is over. Where another one of the same end's slot ended since, that cannot be seen: then
     /// it counts as open for as long as one that says no more.
     fn is_over(&self, host: &impl Host) -> bool {
         let ended = host.shared(&self.request.end_key()).unwrap_or_default();
-        let ended = ended.value;
-        ended == self.request.0.to_le_bytes()
+        ended.value == self.request.0.to_le_bytes()
     }
 }
 
-/// Says that the id means the event of this report, whose request is open. One that says no more for `open_ms` is over.
+/// Says that the id means the event of this request, which is open. One that says no more for `open_ms` is over.
 pub fn remember(
     host: &impl Host,
     now_ms: u64,
     open_ms: u64,
     carried: Carried,
     request: RequestMark,
-    report: &EventReport,
-    event_type: Option<&EventType>,
+    facts: &Facts,
 ) {
-    let event = report.event.as_str().as_bytes();
-    let Carried { alias, shared } = carried;
+    let event = facts.event.as_str().as_bytes();
+    let alias = carried.alias();
     let key = alias.key();
-    let value = if shared {
+    let value = if carried.is_shared() {
         host.shared(&key).unwrap_or_default().value
     } else {
         Vec::new()
@@ -215,12 +228,13 @@ pub fn remember(
         None => 0,
     };
     let is_near = now_ms.saturating_sub(other_ms) <= open_ms;
+    let event_type = facts.call.known_type();
     let slot = Slot {
         written_ms: now_ms,
         other_ms: if is_near { other_ms } else { 0 },
         request,
-        borrowed: report.borrowed,
-        handed_over: report.handed_over,
+        borrowed: facts.borrowed,
+        handed_over: facts.handed_over,
         event_type: event_type.map_or(b"", |t| t.as_str().as_bytes()),
         event,
     };
@@ -230,7 +244,7 @@ pub fn remember(
 /// Says that this request is over: the next event under one of its ids is no second one.
 pub fn part(host: &impl Host, ids: &[Carried], request: RequestMark) {
     // Whether an event's own id is over nobody asks.
-    if ids.iter().any(|id| id.shared) {
+    if ids.iter().any(|id| id.is_shared()) {
         let _ = host.set_shared(&request.end_key(), &request.0.to_le_bytes(), 0);
     }
 }

@@ -5,7 +5,7 @@ use kaeru_protocol::ReporterId;
 
 use crate::host::Host;
 
-const LEASE: &str = "kaeru.lease";
+const LEASE: &[u8] = b"kaeru.lease";
 /// How long a leader leads without renewing, ms: five ticks.
 const LEASE_MS: u64 = 1_000;
 

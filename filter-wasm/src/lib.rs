@@ -15,6 +15,7 @@ pub mod calls;
 pub mod config;
 #[cfg(all(feature = "crash", target_arch = "wasm32"))]
 mod crash;
+pub mod estate;
 #[cfg(target_arch = "wasm32")]
 mod exports;
 pub mod fingerprint;
@@ -29,6 +30,7 @@ pub mod outbox;
 pub mod page;
 pub mod path;
 pub mod refuse;
+pub mod report;
 pub mod request;
 pub mod roll;
 pub mod said;

@@ -1,12 +1,14 @@
 //! Reports on their way out: kept until the aggregator says that they are committed, bounded, the least missed leave
 //! first when there are too many. Decides what to send when; sends nothing itself.
 
-use std::collections::VecDeque;
+mod queue;
 
-use kaeru_protocol::{Body, Kind, Outcome, Report, Reporter, Word, is_safe_method, limits};
+use kaeru_protocol::{Kind, Outcome, Reporter, Word, is_safe_method, limits};
 
 use crate::backoff::Backoff;
 use crate::batch;
+use crate::report::{Body, Report};
+use queue::Queue;
 
 /// Reports in one batch: 512 x about 110 bytes = 56 KB, written in well under a millisecond of a worker's time.
 pub const BATCH_REPORTS: usize = 512;
@@ -28,12 +30,12 @@ fn rank(body: &Body) -> Rank {
     let Body::Event(event) = body else {
         return Rank::Heartbeat;
     };
-    let failed = event.word() == Some(Word::Failed);
+    let failed = event.ending.word == Some(Word::Failed);
     match event.kind {
         Kind::Running if !failed => Rank::Heartbeat,
         Kind::Refused | Kind::WouldRefuse => Rank::Harmless,
         Kind::Attempt | Kind::Call
-            if is_safe_method(&event.call.method)
+            if is_safe_method(&event.facts.call.method)
                 && event.ending.outcome() == Outcome::Succeeded =>
         {
             Rank::Harmless
@@ -69,7 +71,7 @@ pub struct Settled {
 /// The reports of one VM.
 #[derive(Debug)]
 pub struct Outbox {
-    queues: [VecDeque<Report>; RANKS],
+    queues: [Queue; RANKS],
     in_flight: Vec<Report>,
     max: usize,
     batch_max: usize,
@@ -112,8 +114,8 @@ impl Outbox {
         }
         let mut dropped = 0;
         while self.kept() > self.max {
-            let lowest = self.queues.iter_mut().find(|queue| !queue.is_empty());
-            match lowest.and_then(VecDeque::pop_front) {
+            let lowest = self.queues.iter_mut().find(|queue| queue.len() > 0);
+            match lowest.and_then(Queue::pop_front) {
                 Some(_) => dropped += 1,
                 None => break,
             }
@@ -124,12 +126,22 @@ impl Outbox {
 
     /// Reports that wait to be sent.
     pub fn waiting(&self) -> usize {
-        self.queues.iter().map(VecDeque::len).sum()
+        self.queues.iter().map(Queue::len).sum()
     }
 
     /// Reports that are kept: those that wait, and those on their way.
     pub fn kept(&self) -> usize {
         self.waiting() + self.in_flight.len()
+    }
+
+    /// Reports on their way.
+    pub fn sending(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// The batch on its way was cut off by nobody's fault: it waits again.
+    pub fn recall(&mut self) {
+        self.put_back();
     }
 
     /// Whether a batch is on its way.
@@ -153,14 +165,24 @@ impl Outbox {
         if self.is_sending() {
             return None;
         }
-        for queue in self.queues.iter_mut().rev() {
-            let room = self.batch_max.saturating_sub(self.in_flight.len());
-            self.in_flight.extend(queue.drain(..room.min(queue.len())));
+        let mut room = self.batch_max;
+        let mut share = [0; RANKS];
+        for (share, queue) in share.iter_mut().zip(&self.queues).rev() {
+            *share = room.min(queue.len());
+            room -= *share;
+        }
+        self.in_flight.reserve_exact(self.batch_max - room);
+        // Each queue is in the order of sequences, and so shall the batch be.
+        while let Some((queue, share)) = (self.queues.iter_mut().zip(&mut share))
+            .filter(|(_, share)| **share > 0)
+            .min_by_key(|(queue, _)| queue.front().map(|report| report.seq))
+        {
+            self.in_flight.extend(queue.pop_front());
+            *share -= 1;
         }
         if self.in_flight.is_empty() {
             return None;
         }
-        self.in_flight.sort_unstable_by_key(|report| report.seq);
         let json = batch::encode(reporter, now_ms, &self.in_flight);
         if json.len() > limits::BATCH_BYTES_MAX {
             self.put_back();

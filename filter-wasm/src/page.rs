@@ -4,9 +4,8 @@
 use std::borrow::Cow;
 
 use kaeru_protocol::{FeedCursor, Mode, Verdict, VerdictEntry, VerdictPage};
-use serde_json::Value;
 
-use crate::json;
+use crate::json::{self, Reader, Value};
 
 /// How many reports a receipt rejects; `None` if it is no receipt.
 pub fn rejected(body: &[u8]) -> Option<u64> {
@@ -14,25 +13,38 @@ pub fn rejected(body: &[u8]) -> Option<u64> {
     receipt.get("accepted")?.as_u64()?;
     match receipt.get("rejected") {
         None => Some(0),
-        Some(rejected) => Some(rejected.as_array()?.len() as u64),
+        Some(rejected) => Some(rejected.as_list()?.len() as u64),
     }
 }
 
-/// A page of verdicts, of those that this version knows.
+/// A page of verdicts, of those that this version knows. One is read at a time: there may be a thousand.
 pub fn verdicts(body: &[u8]) -> Option<VerdictPage> {
-    let page = json::read(body)?;
-    let cursor: FeedCursor = page.get("cursor")?.as_str()?.parse().ok()?;
-    let is = |key| page.get(key).and_then(Value::as_bool).unwrap_or_default();
+    let (mut cursor, mut verdicts) = (None, None);
+    let (mut reset, mut more) = (false, false);
+    Reader::whole(body, |page| {
+        page.object(|page, name| {
+            match &*name {
+                "cursor" => cursor = page.value()?.as_str()?.parse::<FeedCursor>().ok(),
+                "reset" => reset = page.value()?.as_bool().unwrap_or_default(),
+                "more" => more = page.value()?.as_bool().unwrap_or_default(),
+                "verdicts" => {
+                    let mut read = Vec::new();
+                    page.list(|page| {
+                        read.extend(entry(&page.value()?));
+                        Some(())
+                    })?;
+                    verdicts = Some(read);
+                }
+                _ => drop(page.value()?),
+            }
+            Some(())
+        })
+    })?;
     Some(VerdictPage {
-        cursor,
-        reset: is("reset"),
-        more: is("more"),
-        verdicts: page
-            .get("verdicts")?
-            .as_array()?
-            .iter()
-            .filter_map(entry)
-            .collect(),
+        cursor: cursor?,
+        reset,
+        more,
+        verdicts: verdicts?,
     })
 }
 

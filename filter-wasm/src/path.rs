@@ -15,12 +15,19 @@ const HEX_MIN: usize = 7;
 
 /// The path without query and fragment, its ids folded, at most [`PATH_MAX`] printable ASCII characters.
 pub fn fold(path: &[u8]) -> String {
+    let mut folded = String::new();
+    fold_into(&mut folded, path);
+    folded
+}
+
+/// The same, in the place of what `folded` held.
+pub fn fold_into(folded: &mut String, path: &[u8]) {
+    folded.clear();
     let end = path.iter().position(|b| matches!(b, b'?' | b'#'));
     let path = &path[..end.unwrap_or(path.len())];
-    let mut folded = String::with_capacity(path.len().min(PATH_MAX));
     for (index, segment) in path.split(|&b| b == b'/').enumerate() {
         let text = match std::str::from_utf8(segment) {
-            Ok(text) if !is_id(text) => text,
+            Ok(text) if !is_id(segment) => text,
             _ => ID,
         };
         if folded.len() + 1 + text.len() + MORE.len() > PATH_MAX {
@@ -32,31 +39,47 @@ pub fn fold(path: &[u8]) -> String {
         }
         folded.push_str(text);
     }
-    folded
 }
 
-fn is_id(segment: &str) -> bool {
-    let printable = segment.bytes().all(|b| b.is_ascii_graphic());
-    if !printable || segment.len() > WORD_MAX || segment.contains(['%', '@', '"', '\\']) {
+/// Whether any of its parts is an id, or it is no word at all. One pass: each request has a path.
+fn is_id(segment: &[u8]) -> bool {
+    if segment.len() > WORD_MAX {
         return true;
     }
-    !is_version(segment)
-        && segment
-            .split(['-', '_', '.', ':', ',', ';', '=', '~', '!'])
-            .any(is_id_part)
+    let (mut part, mut found) = (Part::default(), false);
+    for &byte in segment {
+        match byte {
+            b'0'..=b'9' => part.digits += 1,
+            b'a'..=b'f' | b'A'..=b'F' => part.hex += 1,
+            b'-' | b'_' | b'.' | b':' | b',' | b';' | b'=' | b'~' | b'!' => {
+                found |= std::mem::take(&mut part).is_id();
+            }
+            b'%' | b'@' | b'"' | b'\\' | ..=b' ' | 0x7f.. => return true,
+            _ => part.others += 1,
+        }
+    }
+    (found || part.is_id()) && !is_version(segment)
 }
 
 /// `v1`, `v2beta1`, `v1.2`: part of the name, not an id.
-fn is_version(segment: &str) -> bool {
-    segment
-        .strip_prefix('v')
-        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && rest.len() <= 8)
+fn is_version(segment: &[u8]) -> bool {
+    matches!(segment, [b'v', b'0'..=b'9', ..]) && segment.len() <= 9
 }
 
-fn is_id_part(part: &str) -> bool {
-    let digits = part.bytes().filter(u8::is_ascii_digit).count();
-    let hex = part.bytes().all(|b| b.is_ascii_hexdigit());
-    digits > 0 && (digits == part.len() || digits >= DIGITS_MIN || (hex && part.len() >= HEX_MIN))
+/// Characters of a part of a segment, by their kinds.
+#[derive(Default)]
+struct Part {
+    digits: usize,
+    hex: usize,
+    others: usize,
+}
+
+impl Part {
+    fn is_id(&self) -> bool {
+        let letters = self.hex + self.others;
+        let hex = self.others == 0 && self.digits + self.hex >= HEX_MIN;
+        self.digits > 0 && (letters == 0 || self.digits >= DIGITS_MIN || hex)
+    }
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ pub fn reply(
 /// The problem+json of a refusal.
 fn body_json(refusal: &Refusal) -> String {
     let mut json = Writer::default();
-    json.open('{');
+    json.open(b'{');
     json.key("type").text(&refusal.problem_type);
     json.key("title").text(&refusal.title);
     json.key("status").number(refusal.status.into());
@@ -100,7 +100,7 @@ fn body_json(refusal: &Refusal) -> String {
     if let Some(failed) = &refusal.failed {
         json.key("failed").text(failed.as_str());
     }
-    json.close('}');
+    json.close(b'}');
     json.finish()
 }
 

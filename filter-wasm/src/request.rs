@@ -1,8 +1,15 @@
 //! What the filter reads of a request: one pass over its packed headers, nothing copied, nothing judged.
 
-use kaeru_protocol::headers as names;
+use std::borrow::Cow;
+
+use kaeru_protocol::headers::{self as names, BAGGAGE_MEMBER};
+use kaeru_protocol::limits::METHOD_MAX;
 
 use crate::host::Headers;
+use crate::w3c;
+
+/// Characters of a method that are told: as many as have room in it, whichever they are.
+const METHOD_CHARS: usize = METHOD_MAX / 4;
 
 /// The facts of a request; values are raw bytes.
 #[derive(Debug, Default)]
@@ -35,8 +42,14 @@ pub struct Request<'a> {
     pub ce_correlation_id: Option<&'a [u8]>,
     /// `ce-type`.
     pub ce_type: Option<&'a [u8]>,
-    /// All `baggage` headers, in order.
-    pub baggage: Vec<&'a [u8]>,
+    /// The first `baggage` header.
+    pub baggage: Option<&'a [u8]>,
+    /// More than one `baggage`: together they are one.
+    pub baggages: bool,
+    /// The first member `event.id` of all baggage.
+    pub baggage_id: Option<Cow<'a, [u8]>>,
+    /// More than one such member.
+    pub baggage_ids: bool,
     /// `traceparent`.
     pub traceparent: Option<&'a [u8]>,
     /// More than one `traceparent`: none may be used (W3C Trace Context, 3.2.1 and 4.3).
@@ -49,8 +62,8 @@ pub struct Request<'a> {
     pub request_id: Option<&'a [u8]>,
     /// `x-envoy-attempt-count`.
     pub attempt: Option<&'a [u8]>,
-    /// Every header of ours that came, and `ce-correlationid`: what is taken off at the edge.
-    pub ours: Vec<&'a [u8]>,
+    /// Headers of ours came, or `ce-correlationid`: what [`ours`] names.
+    pub has_ours: bool,
 }
 
 impl<'a> Request<'a> {
@@ -64,41 +77,67 @@ impl<'a> Request<'a> {
     }
 
     fn take(&mut self, name: &'a [u8], value: &'a [u8]) {
-        let Ok(text) = std::str::from_utf8(name) else {
-            return;
-        };
-        if text.starts_with("x-event-") || text == names::CE_CORRELATION_ID {
-            self.ours.push(name);
-        }
-        let slot = match text {
-            ":method" => return self.method = value,
-            ":path" => return self.path = value,
-            ":authority" => return self.authority = value,
-            "content-type" => return self.grpc = value.starts_with(b"application/grpc"),
-            "upgrade" => return self.upgrade = true,
-            "user-agent" => return self.user_agent = value,
-            names::BAGGAGE => return self.baggage.push(value),
-            names::EVENT_ID => {
-                self.event_ids |= self.event_id.is_some();
-                &mut self.event_id
-            }
-            names::EVENT_FROM => &mut self.event_from,
-            names::EVENT_TYPE => &mut self.event_type,
-            names::EVENT_DEADLINE => &mut self.deadline,
-            names::EVENT_UNDO => &mut self.undo,
-            names::CE_CORRELATION_ID => &mut self.ce_correlation_id,
-            names::CE_TYPE => &mut self.ce_type,
-            names::TRACEPARENT => {
+        // Most names are other people's: of those of a length that none of these has nothing is compared.
+        let slot = match name.len() {
+            2 if is(name, names::B3) => &mut self.b3,
+            5 if is(name, ":path") => return self.path = value,
+            7 if is(name, ":method") => return self.method = value,
+            7 if is(name, "upgrade") => return self.upgrade = true,
+            7 if is(name, names::CE_TYPE) => &mut self.ce_type,
+            7 if is(name, names::BAGGAGE) => return self.take_baggage(value),
+            10 if is(name, ":authority") => return self.authority = value,
+            10 if is(name, "user-agent") => return self.user_agent = value,
+            11 if is(name, names::TRACEPARENT) => {
                 self.traceparents |= self.traceparent.is_some();
                 &mut self.traceparent
             }
-            names::B3 => &mut self.b3,
-            names::B3_TRACE_ID => &mut self.b3_trace_id,
-            names::REQUEST_ID => &mut self.request_id,
-            names::ATTEMPT_COUNT => &mut self.attempt,
+            12 if is(name, "content-type") => {
+                return self.grpc = value.starts_with(b"application/grpc");
+            }
+            12 if is(name, names::REQUEST_ID) => &mut self.request_id,
+            12 if is(name, names::B3_TRACE_ID) => &mut self.b3_trace_id,
+            16 if is(name, names::CE_CORRELATION_ID) => {
+                self.has_ours = true;
+                &mut self.ce_correlation_id
+            }
+            21 if is(name, names::ATTEMPT_COUNT) => &mut self.attempt,
+            _ if name.starts_with(OURS) => {
+                self.has_ours = true;
+                match name.len() {
+                    10 if is(name, names::EVENT_ID) => {
+                        self.event_ids |= self.event_id.is_some();
+                        &mut self.event_id
+                    }
+                    12 if is(name, names::EVENT_FROM) => &mut self.event_from,
+                    12 if is(name, names::EVENT_TYPE) => &mut self.event_type,
+                    12 if is(name, names::EVENT_UNDO) => &mut self.undo,
+                    16 if is(name, names::EVENT_DEADLINE) => &mut self.deadline,
+                    _ => return,
+                }
+            }
             _ => return,
         };
         slot.get_or_insert(value);
+    }
+
+    fn take_baggage(&mut self, value: &'a [u8]) {
+        self.baggages |= self.baggage.is_some();
+        self.baggage.get_or_insert(value);
+        for id in w3c::baggage_members(value, BAGGAGE_MEMBER) {
+            self.baggage_ids |= self.baggage_id.is_some();
+            self.baggage_id.get_or_insert(id);
+        }
+    }
+
+    /// The method as it is told: its first characters.
+    pub fn short_method(&self) -> Cow<'a, str> {
+        match self.method.get(..METHOD_CHARS).unwrap_or(self.method) {
+            short if short.is_ascii() => String::from_utf8_lossy(short),
+            _ => {
+                let text = String::from_utf8_lossy(self.method);
+                text.chars().take(METHOD_CHARS).collect::<String>().into()
+            }
+        }
     }
 
     /// The host of the authority, without its port.
@@ -117,8 +156,21 @@ impl<'a> Request<'a> {
     }
 
     /// All baggage headers as one.
-    pub fn joined_baggage(&self) -> Vec<u8> {
-        self.baggage.join(&b","[..])
+    pub fn joined_baggage(&self, headers: &'a Headers) -> Cow<'a, [u8]> {
+        if !self.baggages {
+            return Cow::Borrowed(self.baggage.unwrap_or_default());
+        }
+        let all = headers.iter().filter(|(name, _)| is(name, names::BAGGAGE));
+        Cow::Owned(
+            all.map(|(_, value)| value)
+                .collect::<Vec<_>>()
+                .join(&b","[..]),
+        )
+    }
+
+    /// Whether whoever reads its baggage finds this event, and no other.
+    pub fn carries_in_baggage(&self, event: &[u8]) -> bool {
+        self.baggage_id.as_deref() == Some(event) && !self.baggage_ids
     }
 
     /// Whether whoever reads its `x-event-id` finds this id.
@@ -139,6 +191,19 @@ impl<'a> Request<'a> {
             *claim = None;
         }
     }
+}
+
+/// What every header of ours begins with.
+pub const OURS: &[u8] = b"x-event-";
+
+/// Every header of ours that came, and `ce-correlationid`: what is taken off at the edge.
+pub fn ours(headers: &Headers) -> impl Iterator<Item = &[u8]> {
+    let names = headers.iter().map(|(name, _)| name);
+    names.filter(|name| name.starts_with(OURS) || is(name, names::CE_CORRELATION_ID))
+}
+
+fn is(name: &[u8], known: &str) -> bool {
+    name == known.as_bytes()
 }
 
 /// An authority without its port; a bracketed IPv6 address keeps its brackets.
@@ -173,11 +238,25 @@ mod tests {
         assert_eq!(request.bare_path(), b"/charge");
         assert_eq!(request.event_id, Some(&b"e1"[..]));
         assert!(!request.carries(b"e1"));
-        assert_eq!(request.joined_baggage(), b"a=b,event.id=e1");
-        assert_eq!(request.ours.len(), 3);
+        assert_eq!(*request.joined_baggage(&headers), *b"a=b,event.id=e1");
+        assert!(request.carries_in_baggage(b"e1") && !request.carries_in_baggage(b"e2"));
+        assert!(request.has_ours);
+        assert_eq!(ours(&headers).count(), 3);
         assert!(!request.traceparents && !request.is_stream() && !request.grpc);
         request.forget_ours();
         assert_eq!(request.event_id, None);
+    }
+
+    #[test]
+    fn every_header_is_known_by_its_name() {
+        let all = names::ALL
+            .iter()
+            .chain(&[":method", ":path", ":authority", "user-agent"]);
+        let pairs = all.map(|name| (name.as_bytes(), &b"1"[..]));
+        let headers = Headers::new(pack(pairs));
+        let said = format!("{:?}", Request::read(&headers));
+        // All but `baggage_id`, and what is read of no value.
+        assert_eq!(said.matches("None").count(), 1, "{said}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::host::Host;
 
 /// The ids of all reporters, 8 bytes each; a place in it is the number of a mark's key. Bounded by [`REPORTERS_MAX`]:
 /// 256 x (8 + 40) bytes; beyond that the place of the one heard longest ago is taken.
-const DIRECTORY: &str = "kaeru.roll";
+const DIRECTORY: &[u8] = b"kaeru.roll";
 
 /// What a VM notes of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,7 +27,14 @@ pub struct Note {
 /// The place of this VM on the roll.
 #[derive(Debug, Default)]
 pub struct Roll {
-    place: Option<usize>,
+    place: Option<Place>,
+}
+
+/// Its number, and the key of it: a note is written for each report.
+#[derive(Debug)]
+struct Place {
+    number: usize,
+    key: Vec<u8>,
 }
 
 impl Roll {
@@ -36,17 +43,18 @@ impl Roll {
         if self.place.is_none() {
             self.join(host, me, note.at_ms);
         }
-        if let Some(place) = self.place {
+        if let Some(place) = &self.place {
             let words = [me.0, note.seq, note.dropped, note.oldest_ms, note.at_ms];
-            let value: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-            let _ = host.set_shared(&key(place), &value, 0);
+            let value = words.map(u64::to_le_bytes);
+            let _ = host.set_shared(&place.key, value.as_flattened(), 0);
         }
     }
 
     /// Looks whether the roll still names this VM at its place: of two that began it at once only one does.
     pub fn check(&mut self, host: &impl Host, me: ReporterId) {
         let ids = host.shared(DIRECTORY).unwrap_or_default().value;
-        self.place = self.place.filter(|place| id_at(&ids, *place) == Some(me.0));
+        self.place
+            .take_if(|place| id_at(&ids, place.number) != Some(me.0));
     }
 
     fn join(&mut self, host: &impl Host, me: ReporterId, now_ms: u64) {
@@ -69,7 +77,10 @@ impl Roll {
             oldest
         };
         if host.set_shared(DIRECTORY, &ids, directory.cas).is_ok() {
-            self.place = Some(place);
+            self.place = Some(Place {
+                number: place,
+                key: key(place),
+            });
         }
     }
 }
@@ -100,8 +111,8 @@ pub fn call(host: &impl Host, since_ms: u64, silent_ms: u64) -> (Vec<ReporterMar
     (marks, oldest)
 }
 
-fn key(place: usize) -> String {
-    format!("kaeru.roll.{place}")
+fn key(place: usize) -> Vec<u8> {
+    format!("kaeru.roll.{place}").into_bytes()
 }
 
 fn id_at(ids: &[u8], place: usize) -> Option<u64> {

@@ -3,14 +3,16 @@
 
 use kaeru_protocol::ServiceName;
 
+use crate::json;
+
 /// Seconds an entry may give its event: a year.
 const DEADLINE_S_MAX: u32 = 366 * 24 * 3_600;
 
 /// The caller of a request, as its proxy says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct From {
-    /// Who.
-    pub service: ServiceName,
+pub struct From<'a> {
+    /// Who; a valid name.
+    pub service: &'a str,
     /// When it was sent, by that proxy's clock, ms.
     pub sent_ms: u64,
     /// The call belongs to a branch that a queue handed over.
@@ -18,26 +20,31 @@ pub struct From {
 }
 
 /// `x-event-from`: `<namespace>/<service>;t=<ms>`, and `;handed-over` where that holds.
-pub fn from(value: &[u8]) -> Option<From> {
-    let text = std::str::from_utf8(value).ok()?;
-    let (service, rest) = text.split_once(';')?;
-    let mut fields = rest.split(';').map(str::trim);
-    let sent = fields.clone().find_map(|field| field.strip_prefix("t="))?;
+pub fn from(value: &[u8]) -> Option<From<'_>> {
+    let mut fields = value.split(|&b| b == b';').map(<[u8]>::trim_ascii);
+    let service = fields.next().filter(|name| ServiceName::is_valid(name))?;
+    let (mut sent, mut handed_over) = (None, false);
+    for field in fields {
+        match field {
+            [b't', b'=', ms @ ..] => sent = sent.or(Some(ms)),
+            _ => handed_over |= field == b"handed-over",
+        }
+    }
     Some(From {
-        service: service.trim().parse().ok()?,
-        sent_ms: number(sent.as_bytes())?,
-        handed_over: fields.any(|field| field == "handed-over"),
+        service: std::str::from_utf8(service).ok()?,
+        sent_ms: number(sent?)?,
+        handed_over,
     })
 }
 
 /// `x-event-progress`: `0.4` or `2/5`, as 0 to 1.
 pub fn progress(value: &[u8]) -> Option<f32> {
     let text = std::str::from_utf8(value).ok()?.trim();
-    let progress: f64 = match text.split_once('/') {
-        None => text.parse().ok()?,
+    let progress = match text.split_once('/') {
+        None => json::float(text.as_bytes())?,
         Some((done, of)) => {
-            let (done, of): (f64, f64) = (done.trim().parse().ok()?, of.trim().parse().ok()?);
-            done / of
+            let number = |text: &str| json::float(text.trim().as_bytes());
+            number(done)? / number(of)?
         }
     };
     #[expect(clippy::cast_possible_truncation, reason = "a share, to 7 digits")]
@@ -53,12 +60,15 @@ pub fn deadline_s(value: &[u8]) -> Option<u32> {
 /// Decimal digits and nothing else.
 pub fn number(value: &[u8]) -> Option<u64> {
     let digits = value.trim_ascii();
-    let only_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(digits)
-        .ok()
-        .filter(|_| only_digits)?
-        .parse()
-        .ok()
+    let mut number: u64 = 0;
+    for digit in digits {
+        let value = digit.wrapping_sub(b'0');
+        if value > 9 {
+            return None;
+        }
+        number = number.checked_mul(10)?.checked_add(value.into())?;
+    }
+    (!digits.is_empty()).then_some(number)
 }
 
 #[cfg(test)]
@@ -68,7 +78,7 @@ mod tests {
     #[test]
     fn parents() {
         let web = From {
-            service: "shop/web".parse().unwrap(),
+            service: "shop/web",
             sent_ms: 1_767_225_600_123,
             handed_over: false,
         };

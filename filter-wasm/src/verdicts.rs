@@ -17,6 +17,9 @@ pub use ring::{Written, cursor, sweep, write};
 use crate::fingerprint::fingerprint;
 use crate::host::Host;
 
+/// Parts of a view: 64 x 1,563 of 100,000 prints.
+const PARTS: usize = 64;
+
 /// One worker's view of the ring.
 #[derive(Debug, Default)]
 pub struct Verdicts {
@@ -26,18 +29,18 @@ pub struct Verdicts {
     first: u32,
     /// Up to where it was read: a chunk and the bytes of it.
     read: (u32, usize),
-    prints: HashSet<Print, ByPrint>,
+    prints: Prints,
 }
 
 impl Verdicts {
     /// How many verdicts it knows.
     pub fn len(&self) -> usize {
-        self.prints.len()
+        self.prints.len
     }
 
     /// Whether it knows none.
     pub fn is_empty(&self) -> bool {
-        self.prints.is_empty()
+        self.prints.len == 0
     }
 
     /// The verdict on an event, if one is in force.
@@ -45,7 +48,7 @@ impl Verdicts {
         self.refresh(host);
         let chunk = self
             .prints
-            .get(&Print::of(event.as_str().as_bytes(), 0))?
+            .get(Print::of(event.as_str().as_bytes(), 0))?
             .chunk();
         let bytes = ring::chunk(host, chunk.into());
         record::records(&bytes)
@@ -73,7 +76,7 @@ impl Verdicts {
         } else if head.first != self.first {
             self.first = head.first;
             let live = head.live();
-            self.prints.retain(|print| live(print.chunk()));
+            self.prints.retain(live);
         }
         let (mut number, mut from) = self.read;
         if number < head.first {
@@ -83,7 +86,7 @@ impl Verdicts {
             let bytes = ring::chunk(host, number);
             let start = if number == self.read.0 { from } else { 0 };
             for record in record::records(bytes.get(start..).unwrap_or_default()) {
-                self.prints.replace(Print::of(record.event, number));
+                self.prints.put(Print::of(record.event, number));
             }
             self.read = (number, bytes.len());
         }
@@ -98,7 +101,11 @@ struct Print(u64);
 
 impl Print {
     fn of(event: &[u8], chunk: u32) -> Self {
-        Self((fingerprint(b"verdict", event) & !0xffff) | u64::from(chunk & 0xffff))
+        Self((fingerprint(event) & !0xffff) | u64::from(chunk & 0xffff))
+    }
+
+    fn part(self) -> usize {
+        (self.0 >> 58) as usize
     }
 
     fn chunk(self) -> u16 {
@@ -117,6 +124,42 @@ impl Eq for Print {}
 impl Hash for Print {
     fn hash<S: Hasher>(&self, state: &mut S) {
         state.write_u64(self.0 >> 16);
+    }
+}
+
+/// All prints, in parts that grow one by one: where a table of 100,000 doubles, the old one leaves a hole of half a
+/// megabyte in a VM, whose memory never shrinks.
+#[derive(Debug)]
+struct Prints {
+    parts: Box<[HashSet<Print, ByPrint>]>,
+    len: usize,
+}
+
+impl Prints {
+    fn get(&self, print: Print) -> Option<&Print> {
+        self.parts.get(print.part())?.get(&print)
+    }
+
+    fn put(&mut self, print: Print) {
+        if let Some(part) = self.parts.get_mut(print.part()) {
+            self.len += usize::from(part.replace(print).is_none());
+        }
+    }
+
+    fn retain(&mut self, live: impl Fn(u16) -> bool) {
+        for part in &mut self.parts {
+            part.retain(|print| live(print.chunk()));
+        }
+        self.len = self.parts.iter().map(HashSet::len).sum();
+    }
+}
+
+impl Default for Prints {
+    fn default() -> Self {
+        Self {
+            parts: (0..PARTS).map(|_| HashSet::default()).collect(),
+            len: 0,
+        }
     }
 }
 

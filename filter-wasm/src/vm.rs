@@ -5,7 +5,9 @@
 
 mod courier;
 mod ending;
+mod heir;
 mod inbound;
+mod learned;
 mod outbound;
 mod poll;
 #[cfg(any(test, feature = "simulated"))]
@@ -14,10 +16,9 @@ mod setup;
 mod status;
 mod stream;
 
-use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use kaeru_protocol::{Body, Peer, ReporterId};
+use kaeru_protocol::ReporterId;
 
 use crate::calls::Calls;
 use crate::config::Role;
@@ -25,12 +26,14 @@ use crate::host::{HeaderMap, Host};
 use crate::metrics::{Counter, Metrics};
 use crate::orca::Load;
 use crate::outbox::{BATCH_REPORTS, Outbox};
+use crate::report::Body;
 use crate::roll::{Note, Roll};
 use crate::verdicts::Verdicts;
+use learned::Learned;
 #[cfg(any(test, feature = "simulated"))]
 pub use seen::Seen;
 use setup::Setup;
-use stream::Stream;
+use stream::{Stream, Streams};
 
 /// How often the root context ticks, ms: five times within a leader's lease.
 const TICK_MS: u32 = 200;
@@ -39,8 +42,6 @@ const URGENT_GAP_MS: u64 = 10;
 /// How far the times of requests may run ahead of the clock so that no two are the same, ms: above 1,000 requests a
 /// second on one worker some are.
 const STAMP_AHEAD_MS: u64 = 50;
-/// Hosts whose service is remembered; beyond that a call is reported under its host. 1,000 x about 100 bytes.
-const LEARNED_HOSTS_MAX: usize = 1_000;
 
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,12 +68,13 @@ pub struct Vm<H> {
     setup: Option<Rc<Setup>>,
     /// The root context that was configured or ticked last: our calls are made in its name.
     root: Option<u32>,
+    /// All root contexts: with the last of them the VM ends.
+    roots: Vec<u32>,
     me: ReporterId,
     metrics: Metrics,
     faults_counted: u64,
-    /// Open requests, in the order of their beginning: that is the order in which they are named.
-    streams: BTreeMap<u32, Stream>,
-    learned: HashMap<Box<[u8]>, Peer>,
+    streams: Streams,
+    learned: Learned,
     calls: Calls,
     verdicts: Verdicts,
     roll: Roll,
@@ -91,6 +93,7 @@ pub struct Vm<H> {
     stamped_ms: u64,
     leads: bool,
     poll: poll::Poll,
+    heir: heir::Heir,
 }
 
 impl<H: Host> Vm<H> {
@@ -101,10 +104,11 @@ impl<H: Host> Vm<H> {
             host,
             setup: None,
             root: None,
+            roots: Vec::new(),
             metrics: Metrics::default(),
             faults_counted: 0,
-            streams: BTreeMap::new(),
-            learned: HashMap::new(),
+            streams: Streams::default(),
+            learned: Learned::default(),
             calls: Calls::default(),
             verdicts: Verdicts::default(),
             roll: Roll::default(),
@@ -119,6 +123,7 @@ impl<H: Host> Vm<H> {
             stamped_ms: 0,
             leads: false,
             poll: poll::Poll::default(),
+            heir: heir::Heir::default(),
         }
     }
 
@@ -130,11 +135,16 @@ impl<H: Host> Vm<H> {
     /// Takes a configuration; whatever it says, the VM works with it.
     pub fn configure(&mut self, root: u32, size: usize) {
         self.root = Some(root);
+        if !self.roots.contains(&root) {
+            self.roots.push(root);
+        }
         self.metrics.define(&self.host);
         let bytes = self.host.configuration(size);
         let (setup, complaints) = Setup::new(&self.host, &bytes, self.me);
         self.metrics.add(Counter::ConfigErrors, complaints);
         self.setup = setup.map(Rc::new);
+        // They name the service, which may be another one now.
+        self.calls = Calls::default();
         if let Some(setup) = self.setup.clone() {
             self.outbox
                 .set_max(setup.config.outbox_reports_max as usize);
@@ -160,12 +170,18 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    /// A context ends. A root takes its open calls with it, unanswered.
+    /// A context ends. A root takes its open calls with it, unanswered, and the last one the VM.
     pub fn delete(&mut self, context: u32) {
-        if let Some(stream) = self.streams.remove(&context) {
+        if let Some(stream) = self.streams.remove(context) {
             self.close(&stream);
         }
-        self.forget_calls_of(context);
+        if let Some(place) = self.roots.iter().position(|root| *root == context) {
+            self.roots.swap_remove(place);
+            self.forget_calls_of(context);
+            if self.roots.is_empty() {
+                self.bequeath();
+            }
+        }
     }
 
     fn now_ms(&self) -> u64 {
@@ -173,7 +189,7 @@ impl<H: Host> Vm<H> {
     }
 
     /// Observes a request until it ends; says whether there is room for it.
-    fn open(&mut self, setup: &Setup, id: u32, mut stream: Stream) -> bool {
+    fn open(&mut self, setup: &Setup, id: u32, stream: Stream) -> bool {
         if self.streams.len() >= setup.config.open_requests_max as usize {
             self.metrics.add(Counter::Unobserved, 1);
             return false;
@@ -181,7 +197,6 @@ impl<H: Host> Vm<H> {
         if stream.is_at_service() {
             self.metrics.move_open(&self.host, 1);
         }
-        self.calls.share(&mut stream.report);
         self.streams.insert(id, stream);
         true
     }

@@ -66,9 +66,13 @@ pub fn request_id(value: &[u8]) -> Cow<'_, [u8]> {
 
 /// The value of a member of a `baggage` header, percent-decoded, without its properties.
 pub fn baggage_member<'a>(baggage: &'a [u8], key: &str) -> Option<Cow<'a, [u8]>> {
-    baggage
-        .split(|&b| b == b',')
-        .find_map(|member| value_of(member, key))
+    baggage_members(baggage, key).next()
+}
+
+/// The values of all members of this key.
+pub fn baggage_members<'a>(baggage: &'a [u8], key: &str) -> impl Iterator<Item = Cow<'a, [u8]>> {
+    let members = baggage.split(|&b| b == b',');
+    members.filter_map(move |member| value_of(member, key))
 }
 
 /// The baggage without the members of this key, and with `value` for it if given and if there is room; `None` where nothing
@@ -133,8 +137,20 @@ pub fn percent_decoded(value: &[u8]) -> Cow<'_, [u8]> {
 }
 
 fn is_hex(text: &[u8]) -> bool {
-    text.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    text.iter().all(|&b| HEX[usize::from(b)])
 }
+
+/// Which bytes are lower-case hex digits: looked up, for every `traceparent` has 52.
+const HEX: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0_u8);
+    loop {
+        table[byte as usize] = matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        if byte == u8::MAX {
+            break table;
+        }
+        byte += 1;
+    }
+};
 
 fn is_zero(text: &[u8]) -> bool {
     text.iter().all(|&b| b == b'0')

@@ -322,7 +322,7 @@ fn orca_bin(input: &[u8]) {
 
 fn event_from(input: &[u8]) {
     if let Some(from) = said::from(input) {
-        assert!(from.service.as_str().len() < input.len());
+        assert!(from.service.len() < input.len());
     }
 }
 
@@ -347,7 +347,7 @@ fn request(input: &[u8]) {
             request.host(),
             request.bare_path(),
             request.is_stream(),
-            request.joined_baggage(),
+            request.joined_baggage(headers),
         );
         let _ = config::Match::default().matches(&request);
         let _ = Source::of_header(&String::from_utf8_lossy(input));

@@ -1,8 +1,12 @@
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::Arc;
 
-use kaeru_protocol::{Batch, BatchBuilder, Ending, ReporterId, ReporterMark};
+use kaeru_protocol::{
+    Batch, BatchBuilder, Ending, EventReport, ProxyStatus, ReporterId, ReporterMark,
+};
 
 use super::*;
+use crate::report::{Facts, More};
 
 fn reporter(gateway: bool) -> Reporter {
     Reporter {
@@ -13,21 +17,45 @@ fn reporter(gateway: bool) -> Reporter {
     }
 }
 
-fn full(kind: Kind) -> EventReport {
-    EventReport {
-        borrowed: true,
-        kind,
-        side: Side::Outbound,
-        call: Arc::new(Call {
-            event_type: Some("order.placed".parse().unwrap()),
-            from: Some("shop/web".parse().unwrap()),
-            to: Some("host:pay.example:8443".parse().unwrap()),
-            method: "POST".into(),
-            path: "/a/{id}".into(),
-        }),
-        sent_ms: Some(900),
-        opened: Some(3),
+fn facts(event: &str) -> Facts {
+    Facts {
+        event: event.parse().unwrap(),
+        call: Rc::default(),
+        sent_ms: None,
+        deadline_s: None,
+        attempt: 1,
+        side: Side::Inbound,
+        borrowed: false,
+        handed_over: false,
+    }
+}
+
+fn full(kind: Kind) -> Event {
+    let call = Call {
+        event_type: Some("order.placed".parse().unwrap()),
+        from: Some("shop/web".parse().unwrap()),
+        to: Some("host:pay.example:8443".parse().unwrap()),
+        method: "POST".into(),
+        path: "/a/{id}".into(),
+        ..Call::default()
+    };
+    let facts = Facts {
+        call: Rc::new(call),
+        sent_ms: NonZeroU64::new(900),
+        deadline_s: NonZeroU32::new(30),
         attempt: 2,
+        side: Side::Outbound,
+        borrowed: true,
+        handed_over: true,
+        ..facts("e1")
+    };
+    let more = More {
+        progress: Some(0.4),
+        cost: Some(2.5e-7),
+        decision: Some("d-1".parse().unwrap()),
+    };
+    Event {
+        opened: NonZeroU64::new(3),
         ending: Ending {
             status: Some(503),
             grpc: Some(14),
@@ -35,13 +63,57 @@ fn full(kind: Kind) -> EventReport {
             word: Some(Word::Rejected),
         },
         duration_ms: 7,
-        due_ms: Some(62_000),
-        progress: Some(0.4),
-        cost: Some(2.5e-7),
-        deadline_s: Some(30),
-        decision: Some("d-1".parse().unwrap()),
-        detail: Some("said\n\"so\"".into()),
-        ..EventReport::new("e1".parse().unwrap(), kind)
+        due_ms: NonZeroU32::new(62_000),
+        more: Some(Box::new(more)),
+        ..Event::new(Rc::new(facts), kind)
+    }
+}
+
+/// The report as the protocol has it.
+fn told(report: &Report) -> kaeru_protocol::Report {
+    let body = match &report.body {
+        Body::Event(event) => kaeru_protocol::Body::Event(Box::new(told_event(event))),
+        Body::Proxy(status) => kaeru_protocol::Body::Proxy(Box::new(ProxyStatus {
+            due_ms: status.due_ms,
+            in_flight: status.in_flight,
+            oldest_ms: status.oldest_ms,
+            counts: status.counts,
+            load: status.load.iter().cloned().collect(),
+            reporters: status.reporters.clone(),
+        })),
+    };
+    kaeru_protocol::Report {
+        seq: report.seq,
+        at_ms: report.at_ms,
+        body,
+    }
+}
+
+fn told_event(event: &Event) -> EventReport {
+    let facts = &event.facts;
+    let more = event.more.as_deref().cloned().unwrap_or_default();
+    EventReport {
+        borrowed: facts.borrowed,
+        side: facts.side,
+        call: Arc::new(kaeru_protocol::Call {
+            event_type: facts.call.event_type.clone(),
+            from: facts.call.from.clone(),
+            to: facts.call.to.clone(),
+            method: facts.call.method.clone(),
+            path: facts.call.path.clone(),
+        }),
+        sent_ms: facts.sent_ms.map(NonZeroU64::get),
+        handed_over: facts.handed_over,
+        opened: event.opened.map(NonZeroU64::get),
+        attempt: facts.attempt,
+        ending: event.ending,
+        duration_ms: event.duration_ms,
+        due_ms: event.due_ms.map(NonZeroU32::get),
+        progress: more.progress,
+        cost: more.cost,
+        deadline_s: facts.deadline_s.map(NonZeroU32::get),
+        decision: more.decision,
+        ..EventReport::new(facts.event.clone(), event.kind)
     }
 }
 
@@ -58,18 +130,23 @@ fn the_batch_is_the_one_that_the_protocol_builds() {
         Kind::Word,
         Kind::Operator,
     ];
-    let mut bodies: Vec<_> = kinds.map(|k| Body::Event(Box::new(full(k)))).into();
+    let mut bodies: Vec<_> = kinds.map(|kind| Body::Event(full(kind))).into();
     for word in [Word::Running, Word::Succeeded, Word::Rejected, Word::Failed] {
-        let mut said = EventReport::new("e2".parse().unwrap(), Kind::Word);
+        let mut said = Event::new(Rc::new(facts("e2")), Kind::Word);
         said.ending.word = Some(word);
-        bodies.push(Body::Event(Box::new(said)));
+        bodies.push(Body::Event(said));
     }
-    let mut plain = EventReport::new("e3".parse().unwrap(), Kind::Attempt);
-    plain.call_mut().method = "GET".into();
-    plain.call_mut().path = "/".into();
-    bodies.push(Body::Event(Box::new(plain)));
+    let plain = Facts {
+        call: Rc::new(Call {
+            method: "GET".into(),
+            path: "/\"".into(),
+            ..Call::default()
+        }),
+        ..facts("e3")
+    };
+    bodies.push(Body::Event(Event::new(Rc::new(plain), Kind::Attempt)));
     bodies.push(Body::Proxy(Box::default()));
-    bodies.push(Body::Proxy(Box::new(ProxyStatus {
+    bodies.push(Body::Proxy(Box::new(Status {
         due_ms: 1,
         in_flight: 2,
         oldest_ms: 3,
@@ -110,7 +187,7 @@ fn the_batch_is_the_one_that_the_protocol_builds() {
     for gateway in [false, true] {
         let mut theirs = BatchBuilder::new(reporter(gateway), 1_005);
         for report in &reports {
-            theirs.push(report);
+            theirs.push(&told(report));
         }
         let ours: Batch =
             serde_json::from_str(&encode(&reporter(gateway), 1_005, &reports)).unwrap();
@@ -121,24 +198,24 @@ fn the_batch_is_the_one_that_the_protocol_builds() {
 #[test]
 fn a_quick_request_costs_about_a_hundred_bytes() {
     let mut event = full(Kind::Attempt);
-    event = EventReport {
-        call: event.call,
-        sent_ms: Some(999),
+    event = Event {
+        facts: Rc::new(Facts {
+            call: event.facts.call.clone(),
+            sent_ms: NonZeroU64::new(999),
+            ..facts("0198c3a2-1111-7222-8333-444455556666")
+        }),
         ending: Ending {
             status: Some(200),
             ..Ending::default()
         },
         duration_ms: 12,
-        ..EventReport::new(
-            "0198c3a2-1111-7222-8333-444455556666".parse().unwrap(),
-            Kind::Attempt,
-        )
+        ..Event::new(event.facts, Kind::Attempt)
     };
     let reports: Vec<_> = (1_000..1_500)
         .map(|seq| Report {
             seq,
             at_ms: 1_000,
-            body: Body::Event(Box::new(event.clone())),
+            body: Body::Event(event.clone()),
         })
         .collect();
     let bytes = encode(&reporter(false), 1_200, &reports).len() / reports.len();

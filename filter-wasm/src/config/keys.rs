@@ -1,11 +1,10 @@
 //! From JSON to [`Config`], key by key. Istio keeps numbers as doubles, so `5` and `5.0` are the same.
 
 use kaeru_protocol::Mode;
-use serde_json::{Map, Value};
 
 use super::{Config, Match, Pattern, Role, Rule};
 use crate::identity::Source;
-use crate::json;
+use crate::json::{self, Value};
 
 /// Entries of one list in the configuration.
 const LIST_MAX: usize = 64;
@@ -32,12 +31,12 @@ pub fn parse(bytes: &[u8]) -> (Config, Vec<String>) {
 /// The keys of one object, taken one by one; what is left at the end is unknown.
 struct Keys {
     within: &'static str,
-    members: Map<String, Value>,
+    members: Vec<(Box<str>, Value)>,
     complaints: Vec<String>,
 }
 
 impl Keys {
-    fn new(within: &'static str, members: Map<String, Value>) -> Self {
+    fn new(within: &'static str, members: Vec<(Box<str>, Value)>) -> Self {
         Self {
             within,
             members,
@@ -114,7 +113,7 @@ impl Keys {
     }
 
     fn read_rules(&mut self, config: &mut Config) {
-        if let Some(value) = self.members.remove("match") {
+        if let Some(value) = self.remove("match") {
             match value {
                 Value::Object(members) => {
                     let mut keys = Self::new("match.", members);
@@ -124,9 +123,9 @@ impl Keys {
                 _ => self.complain("match", "an object"),
             }
         }
-        if let Some(value) = self.members.remove("pass") {
+        if let Some(value) = self.remove("pass") {
             match value {
-                Value::Array(rules) if rules.len() <= LIST_MAX => {
+                Value::List(rules) if rules.len() <= LIST_MAX => {
                     config.pass = rules.into_iter().filter_map(|r| self.pass(r)).collect();
                 }
                 _ => self.complain("pass", "a list of at most 64 objects"),
@@ -188,11 +187,20 @@ impl Keys {
         slot: &mut T,
         parse: impl FnOnce(&Value) -> Option<T>,
     ) {
-        match self.members.remove(name).as_ref().map(parse) {
+        match self.remove(name).as_ref().map(parse) {
             None => {}
             Some(Some(value)) => *slot = value,
             Some(None) => self.complain(name, rule),
         }
+    }
+
+    /// Takes a member out; the last, where there are more.
+    fn remove(&mut self, name: &str) -> Option<Value> {
+        let mut last = None;
+        while let Some(at) = self.members.iter().position(|(key, _)| **key == *name) {
+            last = Some(self.members.remove(at).1);
+        }
+        last
     }
 
     fn complain(&mut self, name: &str, rule: &str) {
@@ -204,7 +212,7 @@ impl Keys {
 
     fn finish(self, complaints: &mut Vec<String>) {
         complaints.extend(self.complaints);
-        for key in self.members.keys().take(UNKNOWN_MAX) {
+        for (key, _) in self.members.iter().take(UNKNOWN_MAX) {
             let within = self.within;
             complaints.push(format!("configuration key \"{within}{key}\" is unknown"));
         }
@@ -212,7 +220,7 @@ impl Keys {
 }
 
 fn texts(value: &Value) -> Option<Vec<&str>> {
-    let list = value.as_array().filter(|list| list.len() <= LIST_MAX)?;
+    let list = value.as_list().filter(|list| list.len() <= LIST_MAX)?;
     list.iter().map(Value::as_str).collect()
 }
 

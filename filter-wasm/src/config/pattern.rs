@@ -66,12 +66,11 @@ pub struct Rule {
 impl Rule {
     /// Whether the request is one of these.
     pub fn matches(&self, request: &Request<'_>) -> bool {
-        let any = |patterns: &[Pattern], value: &[u8]| {
-            patterns.is_empty() || patterns.iter().any(|p| p.matches(value))
-        };
-        any(&self.hosts, request.host())
-            && any(&self.paths, request.bare_path())
-            && any(&self.methods, request.method)
+        // What nothing is compared with is not looked for.
+        let is = |patterns: &[Pattern], value: &[u8]| patterns.iter().any(|p| p.matches(value));
+        (self.hosts.is_empty() || is(&self.hosts, request.host()))
+            && (self.paths.is_empty() || is(&self.paths, request.bare_path()))
+            && (self.methods.is_empty() || is(&self.methods, request.method))
     }
 
     /// Whether it names nothing, and so matches everything.

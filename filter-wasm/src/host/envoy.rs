@@ -177,8 +177,7 @@ impl Host for Envoy {
         self.buffer(BUFFER_PLUGIN_CONFIGURATION, size)
     }
 
-    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
-        let path = path.join("\0");
+    fn property(&self, path: &str) -> Option<Vec<u8>> {
         self.bytes(&[NOT_FOUND], |data, len| {
             // SAFETY: as above.
             unsafe { proxy_get_property(path.as_ptr(), path.len(), data, len) }
@@ -273,7 +272,7 @@ impl Host for Envoy {
         let _ = self.check(unsafe { proxy_set_tick_period_milliseconds(period) }, &[]);
     }
 
-    fn shared(&self, key: &str) -> Option<Shared> {
+    fn shared(&self, key: &[u8]) -> Option<Shared> {
         let mut cas = 0;
         let value = self
             .bytes(&[NOT_FOUND], |data, len| {
@@ -284,7 +283,7 @@ impl Host for Envoy {
         Some(Shared { value, cas })
     }
 
-    fn set_shared(&self, key: &str, value: &[u8], cas: u32) -> Result<(), Refused> {
+    fn set_shared(&self, key: &[u8], value: &[u8], cas: u32) -> Result<(), Refused> {
         // SAFETY: as above.
         let status = unsafe {
             proxy_set_shared_data(key.as_ptr(), key.len(), value.as_ptr(), value.len(), cas)

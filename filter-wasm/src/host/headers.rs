@@ -13,27 +13,27 @@ impl Headers {
 
     /// Names and values in order; names are lower case, values any bytes.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let count = self.number(0).unwrap_or(0);
-        let mut at = 4 + count.saturating_mul(8);
-        (0..count).map_while(move |index| {
-            let name_end = at.checked_add(self.number(4 + 8 * index)?)?;
-            let value_end = name_end.checked_add(1 + self.number(8 + 8 * index)?)?;
-            let name = self.0.get(at..name_end)?;
-            let value = self.0.get(name_end + 1..value_end)?;
-            at = value_end + 1;
-            Some((name, value))
-        })
+        let number =
+            |bytes: [u8; 4]| usize::try_from(u32::from_le_bytes(bytes)).unwrap_or(usize::MAX);
+        let (count, rest) = self.0.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
+        let lengths = number(*count).saturating_mul(8);
+        let (lengths, mut texts) = rest.split_at_checked(lengths).unwrap_or_default();
+        lengths
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map_while(move |&[a, b, c, d, e, f, g, h]| {
+                let (name, after) = texts.split_at_checked(number([a, b, c, d]))?;
+                let (value, after) = after.get(1..)?.split_at_checked(number([e, f, g, h]))?;
+                texts = after.get(1..).unwrap_or_default();
+                Some((name, value))
+            })
     }
 
     /// The first value of a header.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.iter()
             .find_map(|(n, value)| (n == name.as_bytes()).then_some(value))
-    }
-
-    fn number(&self, at: usize) -> Option<usize> {
-        let bytes = self.0.get(at..at + 4)?.try_into().ok()?;
-        usize::try_from(u32::from_le_bytes(bytes)).ok()
     }
 }
 

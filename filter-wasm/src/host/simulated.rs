@@ -7,12 +7,15 @@ use std::rc::Rc;
 
 use super::{HeaderMap, Headers, Host, Level, MetricKind, Outcall, Refused, Reply, Shared, pack};
 
+/// A value of shared data, and the number of its writing.
+type Written = (Vec<u8>, u32);
+
 /// What all VMs of a proxy share.
 #[derive(Debug, Default)]
 pub struct Proxy {
     /// The proxy's clock, ms since 1970.
     pub now_ms: Cell<u64>,
-    shared: RefCell<HashMap<String, (Vec<u8>, u32)>>,
+    shared: RefCell<HashMap<Vec<u8>, Written>>,
     writes: Cell<u32>,
     metrics: RefCell<Vec<(String, i64)>>,
     /// Calls to the aggregator not answered yet: token, path, body.
@@ -133,6 +136,7 @@ pub fn pairs(text: &str) -> Pairs {
 }
 
 impl Host for Simulated {
+    #[inline(never)]
     fn now_ns(&self) -> u64 {
         self.called("time");
         self.proxy.now_ms.get() * 1_000_000
@@ -158,11 +162,14 @@ impl Host for Simulated {
         self.configuration.borrow().clone().into_bytes()
     }
 
-    fn property(&self, path: &[&str]) -> Option<Vec<u8>> {
+    #[inline(never)]
+    fn property(&self, path: &str) -> Option<Vec<u8>> {
         self.called("property");
-        self.properties.borrow().get(&path.join(".")).cloned()
+        let path = path.replace('\0', ".");
+        self.properties.borrow().get(&path).cloned()
     }
 
+    #[inline(never)]
     fn headers(&self, map: HeaderMap) -> Headers {
         self.called("all headers");
         let pairs = self.map(map);
@@ -171,6 +178,7 @@ impl Host for Simulated {
         ))
     }
 
+    #[inline(never)]
     fn set_header(&self, map: HeaderMap, name: &str, value: &[u8]) {
         self.called("header set");
         let legal = |b: &u8| *b == b'\t' || (0x20..0x7f).contains(b) || *b >= 0x80;
@@ -180,6 +188,7 @@ impl Host for Simulated {
         pairs.push((name.into(), value.into()));
     }
 
+    #[inline(never)]
     fn remove_header(&self, map: HeaderMap, name: &[u8]) {
         self.called("header off");
         self.map(map).retain(|(n, _)| n != name);
@@ -222,7 +231,8 @@ impl Host for Simulated {
         self.tick_ms.set(period);
     }
 
-    fn shared(&self, key: &str) -> Option<Shared> {
+    #[inline(never)]
+    fn shared(&self, key: &[u8]) -> Option<Shared> {
         let shared = self.proxy.shared.borrow();
         let found = shared.get(key);
         let has_bytes = found.is_some_and(|(value, _)| !value.is_empty());
@@ -235,7 +245,8 @@ impl Host for Simulated {
         Some(Shared { value, cas })
     }
 
-    fn set_shared(&self, key: &str, value: &[u8], cas: u32) -> Result<(), Refused> {
+    #[inline(never)]
+    fn set_shared(&self, key: &[u8], value: &[u8], cas: u32) -> Result<(), Refused> {
         self.called("shared write");
         let mut shared = self.proxy.shared.borrow_mut();
         if shared
@@ -259,11 +270,13 @@ impl Host for Simulated {
         u32::try_from(index).ok()
     }
 
+    #[inline(never)]
     fn add_metric(&self, id: u32, delta: i64) {
         self.called("gauge or counter moved");
         self.proxy.metrics.borrow_mut()[id as usize].1 += delta;
     }
 
+    #[inline(never)]
     fn metric(&self, id: u32) -> u64 {
         self.called("metric read");
         self.proxy.metrics.borrow()[id as usize].1.cast_unsigned()

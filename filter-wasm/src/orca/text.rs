@@ -9,7 +9,7 @@ pub(super) fn read_text(payload: &[u8]) -> Result<Load, Malformed> {
     let mut load = Load::default();
     for pair in text.split(',') {
         let (name, value) = pair.split_once(['=', ':']).ok_or(Malformed)?;
-        let value: f64 = value.trim().parse().map_err(|_| Malformed)?;
+        let value = json::float(value.trim().as_bytes()).ok_or(Malformed)?;
         load.take(name.trim(), value)?;
     }
     Ok(load)

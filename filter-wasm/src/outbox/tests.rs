@@ -1,6 +1,10 @@
-use kaeru_protocol::{Batch, Ending, EventReport, ReporterId};
+use std::rc::Rc;
+
+use kaeru_protocol::{Batch, Ending, ReporterId, Side};
 
 use super::*;
+use crate::calls::Call;
+use crate::report::{Event, Facts};
 
 fn reporter() -> Reporter {
     Reporter {
@@ -12,13 +16,27 @@ fn reporter() -> Reporter {
 }
 
 fn report(kind: Kind, method: &str, status: u16) -> Body {
-    let mut event = EventReport::new("e1".parse().unwrap(), kind);
-    event.call_mut().method = method.into();
-    event.ending = Ending {
-        status: Some(status),
-        ..Ending::default()
+    let call = Call {
+        method: method.into(),
+        ..Call::default()
     };
-    Body::Event(Box::new(event))
+    let facts = Facts {
+        event: "e1".parse().unwrap(),
+        call: Rc::new(call),
+        sent_ms: None,
+        deadline_s: None,
+        attempt: 1,
+        side: Side::Inbound,
+        borrowed: false,
+        handed_over: false,
+    };
+    Body::Event(Event {
+        ending: Ending {
+            status: Some(status),
+            ..Ending::default()
+        },
+        ..Event::new(Rc::new(facts), kind)
+    })
 }
 
 fn seqs(json: &str) -> Vec<u64> {

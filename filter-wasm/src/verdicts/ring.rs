@@ -9,8 +9,8 @@ use super::record;
 use crate::host::{Host, Refused};
 
 /// An empty value whose write number is the version: reading it costs no copy.
-const VERSION: &str = "kaeru.verdicts";
-const HEAD: &str = "kaeru.head";
+const VERSION: &[u8] = b"kaeru.verdicts";
+const HEAD: &[u8] = b"kaeru.head";
 /// Bytes after which a chunk is full: what a reader copies to find one record.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Chunks at most: 400,000 verdicts of at most 540 bytes need 3,300.
@@ -101,8 +101,8 @@ pub(super) fn chunk(host: &impl Host, number: u32) -> Vec<u8> {
     host.shared(&key(number)).unwrap_or_default().value
 }
 
-fn key(number: u32) -> String {
-    format!("kaeru.ring.{}", number % CHUNKS)
+fn key(number: u32) -> Vec<u8> {
+    format!("kaeru.ring.{}", number % CHUNKS).into_bytes()
 }
 
 /// Where the feed goes on; `None` where nothing was ever written.

@@ -1,7 +1,9 @@
 //! Ticks and what they send: open requests are named, batches leave, answers come back. All our calls are made in a root
 //! context's name, since one made by a request would die with it.
 
-use kaeru_protocol::{Body, Kind, limits};
+use std::num::{NonZeroU32, NonZeroU64};
+
+use kaeru_protocol::{Ending, Kind, limits};
 
 use super::setup::Setup;
 use super::{Flight, TICK_MS, URGENT_GAP_MS, Vm};
@@ -9,6 +11,7 @@ use crate::backoff::retry_after_ms;
 use crate::host::{HeaderMap, Headers, Host, Level, Outcall, Refused};
 use crate::metrics::Counter;
 use crate::outbox::Answer;
+use crate::report::{Body, Event};
 use crate::{leader, page, said};
 
 /// Bytes of a receipt that are read: one that rejects each of 512 reports in 200 bytes.
@@ -30,6 +33,7 @@ impl<H: Host> Vm<H> {
         if self.leads {
             self.poll(&setup, root, now_ms);
             self.state_status(&setup, now_ms);
+            self.send_left(&setup, root, now_ms);
         }
         let since_ms = now_ms.saturating_sub(self.flushed_ms);
         let due = since_ms >= setup.config.flush_interval_ms.into() || self.flushed_ms > now_ms;
@@ -59,6 +63,8 @@ impl<H: Host> Vm<H> {
         };
         if let Some(root) = self.poll.landed(token) {
             self.take_page(&setup, root, now_ms, &headers);
+        } else if let Some((root, left)) = self.heir.landed(token) {
+            self.left_answered(&setup, root, &left, now_ms, &headers);
         } else if let Some(flight) = self.sending.take_if(|flight| flight.token == token) {
             let answer = self.read_answer(&headers);
             self.settle(&answer, now_ms, status(&headers));
@@ -73,9 +79,10 @@ impl<H: Host> Vm<H> {
     pub(super) fn forget_calls_of(&mut self, root: u32) {
         self.root.take_if(|known| *known == root);
         self.poll.forget(root);
+        self.heir.forget(root);
         if self.sending.take_if(|flight| flight.root == root).is_some() {
-            let now_ms = self.now_ms();
-            self.settle(&Answer::Later(None), now_ms, None);
+            // It may have arrived; sent again it does no harm.
+            self.outbox.recall();
         }
     }
 
@@ -85,20 +92,24 @@ impl<H: Host> Vm<H> {
         let due_ms = heartbeat_ms + 2 * setup.config.flush_interval_ms;
         let mut streams = std::mem::take(&mut self.streams);
         let mut oldest_ms = u64::MAX;
-        for stream in streams.values_mut().filter(|s| s.is_at_service()) {
+        for (id, stream) in streams.iter_mut().filter(|(_, s)| s.is_at_service()) {
             oldest_ms = oldest_ms.min(stream.started_ms);
-            self.remember_ids(setup, stream, now_ms);
-            if stream.report.kind != Kind::Attempt || stream.due_at_ms > now_ms {
+            self.remember_ids(setup, stream, self.mark(id), now_ms);
+            if stream.kind != Kind::Attempt || stream.due_at_ms > now_ms {
                 continue;
             }
-            let age_ms = now_ms.saturating_sub(stream.started_ms);
-            let mut running = stream.report.clone();
-            running.kind = Kind::Running;
-            running.due_ms = Some(due_ms);
-            running.duration_ms = u32::try_from(age_ms).unwrap_or(u32::MAX);
-            running.ending.status = None;
+            let so_far = Ending {
+                word: stream.word,
+                ..Ending::default()
+            };
+            let running = Event {
+                due_ms: NonZeroU32::new(due_ms),
+                ..stream.event(Kind::Running, so_far, now_ms)
+            };
             self.push(now_ms, Body::Event(running));
-            stream.report.opened.get_or_insert(self.outbox.last_seq());
+            if stream.opened.is_none() {
+                stream.opened = NonZeroU64::new(self.outbox.last_seq());
+            }
             stream.due_at_ms = now_ms + u64::from(heartbeat_ms);
         }
         self.streams = streams;
@@ -142,6 +153,14 @@ impl<H: Host> Vm<H> {
         let Some(batch) = self.outbox.next_batch(&setup.reporter, now_ms) else {
             return;
         };
+        match self.post(setup, root, batch.as_bytes()) {
+            Ok(token) => self.sending = Some(Flight { token, root }),
+            Err(_) => self.settle(&Answer::Later(None), now_ms, None),
+        }
+    }
+
+    /// Sends a batch; gives the token that its answer names.
+    pub(super) fn post(&mut self, setup: &Setup, root: u32, batch: &[u8]) -> Result<u32, Refused> {
         let call = Outcall {
             cluster: &setup.config.aggregator_cluster,
             headers: &[
@@ -150,17 +169,12 @@ impl<H: Host> Vm<H> {
                 (":authority", &setup.config.aggregator_authority),
                 ("content-type", "application/json"),
             ],
-            body: batch.as_bytes(),
+            body: batch,
             timeout_ms: setup.config.report_timeout_ms,
             root,
         };
-        match self.host.call(&call) {
-            Ok(token) => self.sending = Some(Flight { token, root }),
-            Err(refused) => {
-                self.count_refused(refused);
-                self.settle(&Answer::Later(None), now_ms, None);
-            }
-        }
+        let token = self.host.call(&call);
+        token.inspect_err(|refused| self.count_refused(*refused))
     }
 
     pub(super) fn count_refused(&mut self, refused: Refused) {
@@ -169,7 +183,7 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    fn read_answer(&self, headers: &Headers) -> Answer {
+    pub(super) fn read_answer(&self, headers: &Headers) -> Answer {
         match status(headers) {
             Some(200..=299) => {
                 let body = self.host.call_body(RECEIPT_BYTES_MAX);
@@ -212,7 +226,7 @@ impl<H: Host> Vm<H> {
         }
     }
 
-    fn flush_metrics(&mut self) {
+    pub(super) fn flush_metrics(&mut self) {
         let faults = self.host.faults();
         self.metrics
             .add(Counter::HostFaults, faults - self.faults_counted);

@@ -1,19 +1,25 @@
 //! A request away from the service, or through a gateway: joined to the event that it belongs to, ruled on, and told on to
 //! the mesh, or bared of everything of ours on its way out of it.
 
-use kaeru_protocol::headers::{self as names, BAGGAGE_MEMBER};
-use kaeru_protocol::{Body, EventId, EventReport, EventType, Kind, Peer, Side, Word};
+use std::num::NonZeroU64;
+use std::rc::Rc;
 
+use kaeru_protocol::headers as names;
+use kaeru_protocol::{EventId, Kind, Peer, Side, Word};
+
+use super::inbound::Obeyed;
 use super::setup::Setup;
-use super::stream::{self, Stream};
+use super::stream::Stream;
 use super::{Next, Vm};
 use crate::answer::{self, Question};
+use crate::calls::{Call, Parts};
 use crate::host::{HeaderMap, Headers, Host, Reply};
 use crate::identity::Identity;
 use crate::kin::{self, Alias, Kin, Meaning};
 use crate::metrics::Counter;
-use crate::request::Request;
-use crate::{verdicts, w3c};
+use crate::report::{Body, Event, Facts, More};
+use crate::request::{self, OURS, Request};
+use crate::verdicts;
 
 impl<H: Host> Vm<H> {
     pub(super) fn outbound(
@@ -29,54 +35,76 @@ impl<H: Host> Vm<H> {
         }
         let mesh = setup.config.is_mesh_host(request.host());
         if !setup.config.matching.matches(&request) {
-            return self.leave(&request, mesh);
+            return self.leave(&request, headers, mesh);
         }
         let now_ms = self.now_ms();
-        let identity = self.identify(setup, &request, headers, true);
-        let Some(kin) = self.open_event(setup, &identity, now_ms) else {
-            return self.leave(&request, mesh);
+        let mut identity = self.identify(setup, &request, headers, true);
+        let Some(kin) = self.open_event(setup, &mut identity, now_ms) else {
+            return self.leave(&request, headers, mesh);
         };
-        let mut report = stream::report(
-            &request,
-            kin.event,
-            kin.borrowed,
-            Kind::Call,
-            Side::Outbound,
-            &mut self.metrics,
-        );
-        report.call_mut().to = self.callee(&request);
-        report.handed_over = kin.handed_over;
-        report.sent_ms = Some(self.stamp(now_ms));
-        if report.call.event_type.is_none() {
-            report.call_mut().event_type = kin.event_type;
-        }
-        let event_type = report.call.event_type.clone();
-        self.send_on(setup, id, now_ms, &request, (report, event_type), mesh)
+        let said = self.said_type(&request);
+        let known = kin.event_type.as_ref().map(|t| t.as_str().as_bytes());
+        let to = self.callee(&request);
+        let parts = Parts {
+            event_type: said.or(known),
+            to: Some(&to),
+            method: &request.short_method(),
+            path: request.path,
+            host: request.host(),
+            ..Parts::default()
+        };
+        let facts = Facts {
+            event: kin.event,
+            call: self.calls.share(&parts),
+            sent_ms: NonZeroU64::new(self.stamp(now_ms)),
+            deadline_s: self.said_deadline(&request),
+            attempt: 1,
+            side: Side::Outbound,
+            borrowed: kin.borrowed,
+            handed_over: kin.handed_over,
+        };
+        let stream = Stream {
+            mesh,
+            ..Stream::new(Rc::new(facts), Kind::Call, request.grpc, now_ms)
+        };
+        self.send_on(setup, id, &request, headers, stream)
     }
 
     pub(super) fn gateway(&mut self, setup: &Setup, id: u32, headers: &Headers) -> Next {
         let mut request = Request::read(headers);
         let mesh = self.is_mesh_cluster(setup, &request);
-        let trusted = self.trust(setup, &mut request, Self::is_named_peer);
+        let trusted = self.trust(setup, &mut request, headers, Self::is_named_peer);
         if !setup.config.matching.matches(&request) {
-            return self.leave(&request, mesh);
+            return self.leave(&request, headers, mesh);
         }
         let now_ms = self.now_ms();
-        let identity = self.identify(setup, &request, headers, trusted);
-        let (Some(event), borrowed) = self.event_or_new(&identity, now_ms) else {
-            return self.leave(&request, mesh);
+        let mut identity = self.identify(setup, &request, headers, trusted);
+        let Some(event) = self.event_or_new(&mut identity, now_ms) else {
+            return self.leave(&request, headers, mesh);
         };
-        let mut report = stream::report(
-            &request,
+        let parts = Parts {
+            event_type: self.said_type(&request),
+            method: &request.short_method(),
+            path: request.path,
+            host: request.host(),
+            entry_of: Some(setup.service()),
+            ..Parts::default()
+        };
+        let facts = Facts {
             event,
-            borrowed,
-            Kind::Attempt,
-            Side::Outbound,
-            &mut self.metrics,
-        );
-        report.sent_ms = Some(self.stamp(now_ms));
-        let event_type = stream::type_of(&report, setup.service());
-        self.send_on(setup, id, now_ms, &request, (report, event_type), mesh)
+            call: self.calls.share(&parts),
+            sent_ms: NonZeroU64::new(self.stamp(now_ms)),
+            deadline_s: self.said_deadline(&request),
+            attempt: 1,
+            side: Side::Outbound,
+            borrowed: identity.borrowed,
+            handed_over: false,
+        };
+        let stream = Stream {
+            mesh,
+            ..Stream::new(Rc::new(facts), Kind::Attempt, request.grpc, now_ms)
+        };
+        self.send_on(setup, id, &request, headers, stream)
     }
 
     /// Rules on the request and sends it on its way.
@@ -84,22 +112,24 @@ impl<H: Host> Vm<H> {
         &mut self,
         setup: &Setup,
         id: u32,
-        now_ms: u64,
         request: &Request<'_>,
-        (mut report, event_type): (EventReport, Option<EventType>),
-        mesh: bool,
+        headers: &Headers,
+        mut stream: Stream,
     ) -> Next {
-        if self.obey(setup, now_ms, request, &mut report, false) == Next::Answered {
+        let now_ms = stream.started_ms;
+        let facts = &stream.facts;
+        let Obeyed::On(kind, more) = self.obey(setup, now_ms, request, facts, stream.kind, false)
+        else {
             return Next::Answered;
-        }
-        if mesh {
-            let event = report.event.as_str().as_bytes();
+        };
+        if stream.mesh {
+            let event = facts.event.as_str().as_bytes();
             if !request.carries(event) {
                 self.host
                     .set_header(HeaderMap::Request, names::EVENT_ID, event);
             }
-            let sent_ms = report.sent_ms.unwrap_or(now_ms);
-            let branch = if report.handed_over {
+            let sent_ms = facts.sent_ms.map_or(now_ms, NonZeroU64::get);
+            let branch = if facts.handed_over {
                 ";handed-over"
             } else {
                 ""
@@ -107,17 +137,15 @@ impl<H: Host> Vm<H> {
             let from = format!("{};t={sent_ms}{branch}", setup.service());
             self.host
                 .set_header(HeaderMap::Request, names::EVENT_FROM, from.as_bytes());
-            let event_type = event_type.as_ref().map(|t| t.as_str().as_bytes());
+            let event_type = facts.call.known_type().map(|t| t.as_str().as_bytes());
             if let Some(event_type) = event_type.filter(|t| request.event_type != Some(t)) {
                 self.host
                     .set_header(HeaderMap::Request, names::EVENT_TYPE, event_type);
             }
         } else {
-            self.leave(request, false);
+            self.leave(request, headers, false);
         }
-        let mut stream = Stream::new(report, request, now_ms);
-        stream.host = request.host().into();
-        stream.mesh = mesh;
+        (stream.kind, stream.more) = (kind, more);
         self.open(setup, id, stream);
         Next::Continue
     }
@@ -125,12 +153,17 @@ impl<H: Host> Vm<H> {
     /// The event of an outbound request: the one it names, or the open one that a borrowed id of it means. One that matches
     /// no open event while there are some is a possible split. Where its ids mean several, it is an event of its own: under
     /// their id it would share the fate of all that cannot be told apart either.
-    fn open_event(&mut self, setup: &Setup, identity: &Identity<'_>, now_ms: u64) -> Option<Kin> {
+    fn open_event(
+        &mut self,
+        setup: &Setup,
+        identity: &mut Identity<'_>,
+        now_ms: u64,
+    ) -> Option<Kin> {
         let recall = |id: &[u8]| kin::recall(&self.host, now_ms, setup.open_ms(), Alias::of(id));
-        if let Some(event) = identity.event.as_ref().filter(|_| !identity.borrowed) {
+        if let Some(event) = identity.event.take_if(|_| !identity.borrowed) {
             let known = recall(event.as_str().as_bytes()).event();
-            let known = known.filter(|kin| kin.event == *event);
-            return Some(known.unwrap_or_else(|| Kin::unknown(event.clone(), false)));
+            let known = known.filter(|kin| kin.event == event);
+            return Some(known.unwrap_or_else(|| Kin::unknown(event, false)));
         }
         let mut many = false;
         for alias in &identity.aliases {
@@ -146,8 +179,8 @@ impl<H: Host> Vm<H> {
         if many {
             return Some(Kin::unknown(self.mint(now_ms)?, false));
         }
-        let (event, borrowed) = self.event_or_new(identity, now_ms);
-        Some(Kin::unknown(event?, borrowed))
+        let event = self.event_or_new(identity, now_ms)?;
+        Some(Kin::unknown(event, identity.borrowed))
     }
 
     /// The open event that a job means by an id.
@@ -158,33 +191,27 @@ impl<H: Host> Vm<H> {
     }
 
     /// Lets a request go that is no step. Out of the mesh it takes nothing of ours along.
-    fn leave(&self, request: &Request<'_>, mesh: bool) -> Next {
-        if mesh {
-            return Next::Continue;
-        }
-        for name in request.ours.iter().filter(|n| n.starts_with(b"x-event-")) {
-            self.host.remove_header(HeaderMap::Request, name);
-        }
-        match w3c::with_member(&request.joined_baggage(), BAGGAGE_MEMBER, None) {
-            Some(rest) if rest.is_empty() => self
-                .host
-                .remove_header(HeaderMap::Request, names::BAGGAGE.as_bytes()),
-            Some(rest) => self
-                .host
-                .set_header(HeaderMap::Request, names::BAGGAGE, &rest),
-            None => {}
+    fn leave(&self, request: &Request<'_>, headers: &Headers, mesh: bool) -> Next {
+        if !mesh {
+            for name in request::ours(headers).filter(|name| name.starts_with(OURS)) {
+                self.host.remove_header(HeaderMap::Request, name);
+            }
+            self.take_off_baggage(request, headers);
         }
         Next::Continue
     }
 
     /// The callee as far as it is known: the service that answered for this host before, or the host.
-    fn callee(&self, request: &Request<'_>) -> Option<Peer> {
-        self.learned.get(request.host()).cloned().or_else(|| {
-            let authority = request.authority.to_ascii_lowercase();
-            Peer::host(&authority)
-                .or_else(|_| Peer::host(b"invalid"))
-                .ok()
-        })
+    fn callee(&self, request: &Request<'_>) -> Vec<u8> {
+        if let Some(known) = self.learned.get(request.host()) {
+            return known.as_str().as_bytes().to_vec();
+        }
+        let host = [b"host:", &*request.authority.to_ascii_lowercase()].concat();
+        if Peer::is_valid(&host) {
+            host
+        } else {
+            b"host:invalid".to_vec()
+        }
     }
 
     /// A gateway's authority is a public name: whether the mesh is behind it, the chosen cluster says
@@ -192,8 +219,8 @@ impl<H: Host> Vm<H> {
     fn is_mesh_cluster(&self, setup: &Setup, request: &Request<'_>) -> bool {
         let cluster = self
             .host
-            .property(&["xds", "cluster_name"])
-            .or_else(|| self.host.property(&["cluster_name"]));
+            .property("xds\0cluster_name")
+            .or_else(|| self.host.property("cluster_name"));
         match cluster {
             Some(cluster) => {
                 let host = cluster.rsplit(|&b| b == b'|').next().unwrap_or_default();
@@ -216,14 +243,30 @@ impl<H: Host> Vm<H> {
                 progress,
             } => {
                 let kin = self.meant(setup, event, now_ms);
-                let mut report = EventReport::new(kin.event, Kind::Word);
-                report.borrowed = kin.borrowed;
-                report.handed_over = kin.handed_over;
-                report.call_mut().event_type = kin.event_type;
-                report.ending.word = Some(word);
-                report.progress = progress;
+                let call = Call {
+                    event_type: kin.event_type,
+                    ..Call::default()
+                };
+                let facts = Facts {
+                    event: kin.event,
+                    call: Rc::new(call),
+                    sent_ms: None,
+                    deadline_s: None,
+                    attempt: 1,
+                    side: Side::Inbound,
+                    borrowed: kin.borrowed,
+                    handed_over: kin.handed_over,
+                };
+                let mut told = Event::new(Rc::new(facts), Kind::Word);
+                told.ending.word = Some(word);
+                told.more = progress.map(|progress| {
+                    Box::new(More {
+                        progress: Some(progress),
+                        ..More::default()
+                    })
+                });
                 self.metrics.add(Counter::Words, 1);
-                self.push(now_ms, Body::Event(Box::new(report)));
+                self.push(now_ms, Body::Event(told));
                 if word == Word::Failed {
                     self.hurry(now_ms);
                 }

@@ -25,8 +25,8 @@ impl Setup {
     /// Compiles; gives how much was wrong with it. `None` beside an aggregator: Kaeru's own traffic is no event.
     pub(super) fn new(host: &impl Host, bytes: &[u8], me: ReporterId) -> (Option<Self>, u64) {
         let (config, mut complaints) = parse(bytes);
-        let node = property_text(host, &["xds", "node", "id"])
-            .or_else(|| property_text(host, &["node", "id"]))
+        let node = property_text(host, "xds\0node\0id")
+            .or_else(|| property_text(host, "node\0id"))
             .unwrap_or_default();
         let service = config.service.clone().or_else(|| service(host));
         if service.is_none() {
@@ -93,8 +93,8 @@ impl Setup {
 
 /// What the listener of the current stream says of its direction.
 pub(super) fn listener_role(host: &impl Host) -> Option<Role> {
-    let direction = property_number(host, &["xds", "listener_direction"])
-        .or_else(|| property_number(host, &["listener_direction"]));
+    let direction = property_number(host, "xds\0listener_direction")
+        .or_else(|| property_number(host, "listener_direction"));
     match direction {
         Some(1) => Some(Role::Inbound),
         Some(2) => Some(Role::Outbound),
@@ -103,30 +103,26 @@ pub(super) fn listener_role(host: &impl Host) -> Option<Role> {
 }
 
 /// An integer property.
-pub(super) fn property_number(host: &impl Host, path: &[&str]) -> Option<i64> {
+pub(super) fn property_number(host: &impl Host, path: &str) -> Option<i64> {
     Some(i64::from_le_bytes(host.property(path)?.try_into().ok()?))
 }
 
 /// A text property; bytes that are no text count as absent.
-fn property_text(host: &impl Host, path: &[&str]) -> Option<String> {
+fn property_text(host: &impl Host, path: &str) -> Option<String> {
     let text = String::from_utf8(host.property(path)?).ok()?;
     (!text.is_empty()).then_some(text)
 }
 
 /// The workload's canonical name, as Istio's own telemetry has it.
 fn service(host: &impl Host) -> Option<ServiceName> {
-    let metadata = |keys: &[&str]| {
-        ["xds", ""].iter().find_map(|root| {
-            let mut path = vec!["node", "metadata"];
-            path.splice(0..0, Some(*root).filter(|r| !r.is_empty()));
-            path.extend(keys);
-            property_text(host, &path)
-        })
+    let metadata = |key: &str| {
+        let of = |root: &str| property_text(host, &[root, key].concat());
+        of("xds\0node\0metadata\0").or_else(|| of("node\0metadata\0"))
     };
-    let namespace = metadata(&["NAMESPACE"])?;
-    let name = metadata(&["LABELS", "service.istio.io/canonical-name"])
-        .or_else(|| metadata(&["WORKLOAD_NAME"]))
-        .or_else(|| metadata(&["NAME"]))?;
+    let namespace = metadata("NAMESPACE")?;
+    let name = metadata("LABELS\0service.istio.io/canonical-name")
+        .or_else(|| metadata("WORKLOAD_NAME"))
+        .or_else(|| metadata("NAME"))?;
     format!("{namespace}/{name}").parse().ok()
 }
 

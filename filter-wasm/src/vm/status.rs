@@ -1,23 +1,21 @@
 //! What the proxy states about itself once a minute, idle or not: by its leader, for all its VMs. The counts are the Envoy
 //! counters of the proxy, less what they were at the last status; that base is in shared data, since leaders change.
 
-use std::collections::BTreeMap;
-
 use kaeru_protocol::limits::LOAD_VALUES_MAX;
-use kaeru_protocol::{Body, Counts, ProxyStatus, ReporterMark};
-use serde_json::Value;
+use kaeru_protocol::{Counts, ReporterMark};
 
 use super::Vm;
 use super::setup::Setup;
 use crate::host::Host;
-use crate::json::{self, Writer};
+use crate::json::{self, Value, Writer};
 use crate::metrics::Counter;
+use crate::report::{Body, Status};
 use crate::roll;
 
 /// When the last status was stated, and the counters then: 9 numbers of 8 bytes.
-const BASE: &str = "kaeru.status";
+const BASE: &[u8] = b"kaeru.status";
 /// The last load values of the service, as JSON.
-const LOAD: &str = "kaeru.load";
+const LOAD: &[u8] = b"kaeru.load";
 /// Without a note on the roll for so many flushes, and at least [`SILENT_MS`], a VM is gone.
 const SILENT_FLUSHES: u64 = 5;
 /// See [`SILENT_FLUSHES`], ms.
@@ -81,7 +79,7 @@ impl<H: Host> Vm<H> {
             },
         );
         reporters.truncate(kaeru_protocol::limits::REPORTERS_MAX);
-        let status = ProxyStatus {
+        let status = Status {
             due_ms: interval_ms + 2 * setup.config.flush_interval_ms + GRACE_MS,
             in_flight: self.metrics.open(&self.host),
             oldest_ms: oldest_ms.map_or(0, |oldest| now_ms.saturating_sub(oldest)),
@@ -108,26 +106,27 @@ impl<H: Host> Vm<H> {
         };
         let mut known = self.known_load();
         for (name, value) in load.values {
-            if known.len() < LOAD_VALUES_MAX || known.contains_key(&name) {
-                known.insert(name, value);
+            if let Some(known) = known.iter_mut().find(|(known, _)| *known == name) {
+                known.1 = value;
+            } else if known.len() < LOAD_VALUES_MAX {
+                known.push((name, value));
             }
         }
         let mut json = Writer::default();
-        json.open('{');
+        json.open(b'{');
         for (name, value) in &known {
             json.key_text(name);
             json.float(*value);
         }
-        json.close('}');
+        json.close(b'}');
         let _ = self.host.set_shared(LOAD, json.finish().as_bytes(), 0);
     }
 
-    fn known_load(&self) -> BTreeMap<Box<str>, f64> {
+    fn known_load(&self) -> Vec<(Box<str>, f64)> {
         let json = self.host.shared(LOAD).unwrap_or_default().value;
         let values = json::read(&json);
         let values = values.as_ref().and_then(Value::as_object);
-        let number =
-            |(name, value): (&String, &Value)| Some((name.as_str().into(), value.as_f64()?));
+        let number = |(name, value): &(Box<str>, Value)| Some((name.clone(), value.as_f64()?));
         values.into_iter().flatten().filter_map(number).collect()
     }
 }

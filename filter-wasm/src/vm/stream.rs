@@ -1,110 +1,133 @@
-//! One observed request between its headers and its end: the report it will become, and what is needed to finish that.
+//! One observed request between its headers and its end: what is needed to report it, and to finish it. And all of them.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::num::NonZeroU64;
+use std::rc::Rc;
 
-use kaeru_protocol::limits::METHOD_MAX;
-use kaeru_protocol::{Call, EventId, EventReport, EventType, Kind, Side};
+use kaeru_protocol::{Ending, Kind, ReporterId, Side, Word};
 
 use crate::kin::{Carried, RequestMark};
-use crate::metrics::{Counter, Metrics};
-use crate::request::Request;
-use crate::{path, said};
+use crate::report::{Event, Facts, More};
 
 /// An open request.
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// As it will be reported, but for its ending.
-    pub(super) report: Box<EventReport>,
+    pub(super) facts: Rc<Facts>,
+    /// As what it will be reported in the end.
+    pub(super) kind: Kind,
     pub(super) started_ms: u64,
-    pub(super) grpc: bool,
     /// Inbound: the ids that mean this event.
-    pub(super) ids: Vec<Carried>,
-    /// Inbound: how other VMs are told which request carries them.
-    pub(super) mark: RequestMark,
-    /// Inbound: the event's type where nobody said it, for what the service calls.
-    pub(super) event_type: Option<EventType>,
+    pub(super) ids: Box<[Carried]>,
+    pub(super) grpc: bool,
     /// Inbound: the caller's proxy listens for `x-event-reported`.
     pub(super) answers_caller: bool,
-    /// Outbound: the host that it goes to.
-    pub(super) host: Box<[u8]>,
     /// Outbound: the host belongs to the mesh, so its answer may say that it was reported.
     pub(super) mesh: bool,
     /// Outbound: the callee reported it.
     pub(super) reported: bool,
+    /// The response's status.
+    pub(super) status: Option<u16>,
+    /// The service's word.
+    pub(super) word: Option<Word>,
+    pub(super) more: Option<Box<More>>,
+    /// The sequence of the report that named it first.
+    pub(super) opened: Option<NonZeroU64>,
     /// When it is to be named again, ms; 0 before the first time.
     pub(super) due_at_ms: u64,
 }
 
+/// 10,000 of them take 620 KiB.
+#[cfg(target_arch = "wasm32")]
+const _: () = assert!(size_of::<Stream>() <= 60);
+
 impl Stream {
-    /// A request that is to be reported as `report`.
-    pub(super) fn new(report: EventReport, request: &Request<'_>, started_ms: u64) -> Self {
+    /// A request that began now, to be reported as this kind.
+    pub(super) fn new(facts: Rc<Facts>, kind: Kind, grpc: bool, started_ms: u64) -> Self {
         Self {
-            report: Box::new(report),
+            facts,
+            kind,
             started_ms,
-            grpc: request.grpc,
-            ids: Vec::new(),
-            mark: RequestMark::default(),
-            event_type: None,
+            ids: Box::default(),
+            grpc,
             answers_caller: false,
-            host: Box::default(),
             mesh: false,
             reported: false,
+            status: None,
+            word: None,
+            more: None,
+            opened: None,
             due_at_ms: 0,
         }
     }
 
     /// It is handled by this proxy's own service, or by this gateway: an attempt, not a call.
     pub(super) fn is_at_service(&self) -> bool {
-        self.report.side == Side::Inbound || self.report.kind == Kind::Attempt
+        self.facts.side == Side::Inbound || self.kind == Kind::Attempt
+    }
+
+    /// What is to be said beside the rest, to be written in.
+    pub(super) fn more_mut(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    /// A report on it now.
+    pub(super) fn event(&self, kind: Kind, ending: Ending, now_ms: u64) -> Event {
+        let age_ms = now_ms.saturating_sub(self.started_ms);
+        Event {
+            ending,
+            duration_ms: u32::try_from(age_ms).unwrap_or(u32::MAX),
+            opened: self.opened,
+            more: self.more.clone(),
+            ..Event::new(Rc::clone(&self.facts), kind)
+        }
     }
 }
 
-/// The report that a request will become, as far as its headers tell.
-pub(super) fn report(
-    request: &Request<'_>,
-    event: EventId,
-    borrowed: bool,
-    kind: Kind,
-    side: Side,
-    metrics: &mut Metrics,
-) -> EventReport {
-    let mut invalid = 0;
-    let mut valid = |header: bool, read: bool| invalid += u64::from(header && !read);
-    let type_header = request.event_type.or(request.ce_type);
-    let event_type = type_header.and_then(|value| EventType::from_bytes(value.trim_ascii()).ok());
-    valid(type_header.is_some(), event_type.is_some());
-    let deadline_s = request.deadline.and_then(said::deadline_s);
-    valid(request.deadline.is_some(), deadline_s.is_some());
-    let method = String::from_utf8_lossy(request.method);
-    let report = EventReport {
-        borrowed,
-        side,
-        call: Arc::new(Call {
-            event_type,
-            from: None,
-            to: None,
-            method: method
-                .chars()
-                .take(METHOD_MAX / 4)
-                .collect::<String>()
-                .into(),
-            path: path::fold(request.path).into(),
-        }),
-        deadline_s,
-        ..EventReport::new(event, kind)
-    };
-    metrics.add(Counter::InvalidHeaders, invalid);
-    report
+/// How other VMs are told which request it is.
+pub(super) fn mark(me: ReporterId, id: u32) -> RequestMark {
+    RequestMark(me.0.wrapping_add(id.into()))
 }
 
-/// The event's type: what was said, or at its entry what the aggregator will learn from it.
-pub(super) fn type_of(report: &EventReport, service: &str) -> Option<EventType> {
-    let call = &report.call;
-    match (&call.event_type, &call.from) {
-        (Some(said), _) => Some(said.clone()),
-        (None, None) => format!("{} {service} {}", call.method, call.path)
-            .parse()
-            .ok(),
-        (None, Some(_)) => None,
+/// Open requests by their numbers, which Envoy gives in the order of their beginning: that is the order in which they are
+/// named. Most end soon, near either end of the row.
+#[derive(Debug, Default)]
+pub(super) struct Streams(VecDeque<(u32, Box<Stream>)>);
+
+impl Streams {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn place(&self, id: u32) -> Result<usize, usize> {
+        match self.0.back() {
+            Some((last, _)) if *last >= id => self.0.binary_search_by_key(&id, |(id, _)| *id),
+            _ => Err(self.0.len()),
+        }
+    }
+
+    pub(super) fn insert(&mut self, id: u32, stream: Stream) {
+        let stream = Box::new(stream);
+        match self.place(id) {
+            Ok(place) => {
+                if let Some(known) = self.0.get_mut(place) {
+                    known.1 = stream;
+                }
+            }
+            Err(place) => self.0.insert(place, (id, stream)),
+        }
+    }
+
+    pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Stream> {
+        let place = self.place(id).ok()?;
+        self.0.get_mut(place).map(|(_, stream)| &mut **stream)
+    }
+
+    pub(super) fn remove(&mut self, id: u32) -> Option<Box<Stream>> {
+        let place = self.place(id).ok()?;
+        self.0.remove(place).map(|(_, stream)| stream)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Stream)> {
+        self.0.iter_mut().map(|(id, stream)| (*id, &mut **stream))
     }
 }

@@ -131,6 +131,60 @@ fn calls_of_a_root_that_is_gone_are_made_again() {
 }
 
 #[test]
+fn what_a_vm_leaves_is_sent_by_the_leader() {
+    let mut rig = Rig::new(2, "");
+    rig.pass(1_000);
+    for _ in 0..600 {
+        rig.inbound(1, POST, &OK);
+    }
+    // A batch of it is on its way.
+    assert!(rig.vms[1].seen().kept == 600);
+    let logged = rig.host(1).log.borrow().len();
+    let mut gone = rig.vms.remove(1);
+    gone.delete(ROOT);
+    assert_eq!(
+        (gone.seen().kept, gone.host().log.borrow().len()),
+        (0, logged)
+    );
+    rig.proxy
+        .calls
+        .borrow_mut()
+        .retain(|(_, path, _)| path != "/v1/reports");
+    // While the aggregator is away it waits.
+    rig.pass(400);
+    assert!(rig.answer_reports(503) > 0);
+    for _ in 0..2 {
+        rig.pass(3_000);
+        while rig.answer_reports(200) > 0 {}
+    }
+    let events = rig
+        .reports
+        .iter()
+        .filter(|r| matches!(r.body, Body::Event(_)));
+    let left: Vec<_> = events.map(|report| report.seq).collect();
+    assert_eq!(left, (1..=600).collect::<Vec<_>>(), "once, in order");
+    assert!(rig.proxy.metric("kaeru_reports_delivered_total") >= 600);
+}
+
+#[test]
+fn a_root_that_is_replaced_ends_nothing() {
+    let mut rig = Rig::new(1, "");
+    rig.inbound(0, POST, &OK);
+    rig.pass(1_200);
+    rig.vms[0].configure(ROOT + 1, 0);
+    rig.proxy.calls.borrow_mut().clear();
+    let kept = rig.vms[0].seen().kept;
+    rig.vms[0].delete(ROOT);
+    assert_eq!(rig.vms[0].seen().kept, kept);
+    rig.proxy.now_ms.set(rig.proxy.now_ms.get() + 1_000);
+    rig.vms[0].tick(ROOT + 1);
+    assert_eq!(rig.answer_reports(200), 1);
+    assert_eq!(rig.vms[0].seen().kept, 0);
+    let log = rig.host(0).log.borrow().join("\n");
+    assert!(!log.contains("cannot be delivered"), "{log}");
+}
+
+#[test]
 fn a_proxy_states_its_status_once_for_all_its_vms() {
     let mut rig = Rig::new(3, r#"{"status_interval_s":10}"#);
     rig.inbound(1, POST, &OK);

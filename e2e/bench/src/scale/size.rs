@@ -17,7 +17,7 @@ const ROUNDS: u64 = 3;
 /// Events that are looked up.
 const LOOKUPS: u64 = 1_500;
 /// Times that each page is asked for.
-const LOOKS: usize = 100;
+const LOOKS: usize = 300;
 const SENDERS: u64 = 4;
 
 /// Pages of events, as people and scripts ask for them; those of before today, for today has what was sent to measure ingest.

@@ -71,6 +71,14 @@ pub(crate) struct ReporterRow {
     pub(crate) seqs: BTreeSet<u64>,
 }
 
+impl ReporterRow {
+    /// How many reports are stored of those above what is accounted for and up to its last mark.
+    pub(crate) fn came(&self) -> u64 {
+        let gap = self.account.checked_seq + 1..self.account.marked_seq + 1;
+        self.seqs.range(gap).count() as u64
+    }
+}
+
 /// One proxy.
 #[derive(Debug, Clone)]
 pub(crate) struct ProxyRow {

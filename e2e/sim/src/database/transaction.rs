@@ -255,8 +255,7 @@ impl Transaction {
             }
             row.gone_ms = None;
             let mut account = row.account;
-            let gap = account.checked_seq + 1..account.marked_seq.max(account.checked_seq) + 1;
-            let came = row.seqs.range(gap).count() as u64;
+            let came = row.came();
             let since_ms = account.checked_ms;
             let told = account.take(mark, stated_ms, came);
             row.account = account;

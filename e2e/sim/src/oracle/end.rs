@@ -74,10 +74,7 @@ impl World {
                 // Nobody may wait for what will never come: all that is missing was dropped, once nothing is kept.
                 let missing = row.map_or(0, |row| {
                     let account = row.account;
-                    let gap =
-                        account.checked_seq + 1..account.marked_seq.max(account.checked_seq) + 1;
-                    let came = row.seqs.range(gap.clone()).count() as u64;
-                    account.missing + (gap.end - gap.start) - came
+                    account.missing + (account.marked_seq - account.checked_seq) - row.came()
                 });
                 if seen.kept == 0 && missing > seen.dropped {
                     let words = format!("{id}: {missing} missing, {} dropped", seen.dropped);

@@ -29,6 +29,23 @@ pub struct Facts {
     pub handed_over: bool,
 }
 
+#[cfg(test)]
+impl Facts {
+    /// An inbound request of this event and call that said nothing else.
+    pub(crate) fn of(event: &str, call: Rc<Call>) -> Self {
+        Self {
+            event: event.parse().unwrap(),
+            call,
+            sent_ms: None,
+            deadline_s: None,
+            attempt: 1,
+            side: Side::Inbound,
+            borrowed: false,
+            handed_over: false,
+        }
+    }
+}
+
 /// What few reports say.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct More {

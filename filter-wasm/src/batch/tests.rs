@@ -17,19 +17,6 @@ fn reporter(gateway: bool) -> Reporter {
     }
 }
 
-fn facts(event: &str) -> Facts {
-    Facts {
-        event: event.parse().unwrap(),
-        call: Rc::default(),
-        sent_ms: None,
-        deadline_s: None,
-        attempt: 1,
-        side: Side::Inbound,
-        borrowed: false,
-        handed_over: false,
-    }
-}
-
 fn full(kind: Kind) -> Event {
     let call = Call {
         event_type: Some("order.placed".parse().unwrap()),
@@ -47,7 +34,7 @@ fn full(kind: Kind) -> Event {
         side: Side::Outbound,
         borrowed: true,
         handed_over: true,
-        ..facts("e1")
+        ..Facts::of("e1", Rc::default())
     };
     let more = More {
         progress: Some(0.4),
@@ -132,7 +119,7 @@ fn the_batch_is_the_one_that_the_protocol_builds() {
     ];
     let mut bodies: Vec<_> = kinds.map(|kind| Body::Event(full(kind))).into();
     for word in [Word::Running, Word::Succeeded, Word::Rejected, Word::Failed] {
-        let mut said = Event::new(Rc::new(facts("e2")), Kind::Word);
+        let mut said = Event::new(Rc::new(Facts::of("e2", Rc::default())), Kind::Word);
         said.ending.word = Some(word);
         bodies.push(Body::Event(said));
     }
@@ -142,7 +129,7 @@ fn the_batch_is_the_one_that_the_protocol_builds() {
             path: "/\"".into(),
             ..Call::default()
         }),
-        ..facts("e3")
+        ..Facts::of("e3", Rc::default())
     };
     bodies.push(Body::Event(Event::new(Rc::new(plain), Kind::Attempt)));
     bodies.push(Body::Proxy(Box::default()));
@@ -202,7 +189,7 @@ fn a_quick_request_costs_about_a_hundred_bytes() {
         facts: Rc::new(Facts {
             call: event.facts.call.clone(),
             sent_ms: NonZeroU64::new(999),
-            ..facts("0198c3a2-1111-7222-8333-444455556666")
+            ..Facts::of("0198c3a2-1111-7222-8333-444455556666", Rc::default())
         }),
         ending: Ending {
             status: Some(200),

@@ -1,6 +1,6 @@
 use std::rc::Rc;
 
-use kaeru_protocol::{Batch, Ending, ReporterId, Side};
+use kaeru_protocol::{Batch, Ending, ReporterId};
 
 use super::*;
 use crate::calls::Call;
@@ -20,16 +20,7 @@ fn report(kind: Kind, method: &str, status: u16) -> Body {
         method: method.into(),
         ..Call::default()
     };
-    let facts = Facts {
-        event: "e1".parse().unwrap(),
-        call: Rc::new(call),
-        sent_ms: None,
-        deadline_s: None,
-        attempt: 1,
-        side: Side::Inbound,
-        borrowed: false,
-        handed_over: false,
-    };
+    let facts = Facts::of("e1", Rc::new(call));
     Body::Event(Event {
         ending: Ending {
             status: Some(status),

@@ -15,8 +15,8 @@ use crate::service;
 use crate::spread::Spread;
 use crate::stage::Stage;
 
-const ROUNDS: usize = 7;
-const LASTS: Duration = Duration::from_millis(400);
+const ROUNDS: usize = 11;
+const LASTS: Duration = Duration::from_millis(250);
 const CONNECTIONS: usize = 16;
 const TIMES: u32 = 64;
 

@@ -26,6 +26,8 @@ const NOTES: &str = include_str!("../notes/ingest.md");
 const SENDERS: [u64; 4] = [1, 4, 16, 64];
 const ROUNDS: u64 = 3;
 const ROUND: Duration = Duration::from_secs(1);
+/// Rows of one `COPY`, at most.
+const COPIED: u64 = 200_000;
 
 /// What one round measured.
 pub(crate) struct Round {
@@ -41,17 +43,20 @@ pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
     let (aggregator, postgres) = stage.aggregator("mode: enforce\n").await?;
     let mut lines = Vec::new();
     let mut rounds: Vec<Vec<(Round, f64)>> = SENDERS.iter().map(|_| Vec::new()).collect();
-    let (mut copies, mut copies_us) = (Vec::new(), Vec::new());
+    let (mut copies, mut copies_us, mut bounds) = (Vec::new(), Vec::new(), Vec::new());
     let mut run = 0;
     for _ in 0..ROUNDS {
         for (place, senders) in SENDERS.iter().enumerate() {
             run += 1;
             let round = round(&aggregator, &postgres, run, *senders).await?;
-            let (per_s, cpu_us) = copy(stage, &postgres)?;
+            let (per_s, cpu_us) = copy(stage, &postgres, COPIED)?;
             rounds[place].push((round, cpu_us));
             copies.push(per_s);
             copies_us.push(cpu_us);
         }
+        let (_, at_once_us) = copy(stage, &postgres, COPIED)?;
+        let (_, batches_us) = copy(stage, &postgres, batch::REPORTS)?;
+        bounds.push(at_once_us / batches_us);
     }
     let copy_us = Spread::of(copies_us);
     lines.push(Line::plain(
@@ -61,6 +66,13 @@ pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
     lines.push(Line::plain(
         "`COPY`: CPU of Postgres, µs/row",
         copy_us.to_string(),
+    ));
+    lines.push(Line::plain(
+        format!(
+            "`COPY` in transactions of {} rows: rows per second and core, × `COPY`",
+            batch::REPORTS
+        ),
+        Spread::of(bounds).to_string(),
     ));
     let mut sustained = 0.0_f64;
     for (senders, rounds) in SENDERS.iter().zip(&rounds) {
@@ -282,9 +294,12 @@ async fn stored(aggregator: &Aggregator) -> Result<u64> {
     aggregator.api()?.metric("kaeru_reports_stored_total").await
 }
 
-/// Rows a second and µs of Postgres' CPU per row, by `COPY` of rows that are there.
-fn copy(stage: &Stage, postgres: &Postgres) -> Result<(f64, f64)> {
-    let file = stage.folder.join("rows.copy");
+/// Rows a second and µs of Postgres' CPU per row, by `COPY` of rows that are there, so many of them in each transaction.
+fn copy(stage: &Stage, postgres: &Postgres, each: u64) -> Result<(f64, f64)> {
+    let (rows, script) = (
+        stage.folder.join("rows.copy"),
+        stage.folder.join("copy.sql"),
+    );
     let partition = sql::ask(
         postgres,
         "SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'reports'::regclass
@@ -299,18 +314,39 @@ fn copy(stage: &Stage, postgres: &Postgres) -> Result<(f64, f64)> {
     sql::ask(
         postgres,
         &format!(
-            "\\copy (SELECT * FROM {partition} ORDER BY received LIMIT 200000) TO '{}'",
-            file.display()
+            "\\copy (SELECT * FROM {partition} ORDER BY received LIMIT {COPIED}) TO '{}'",
+            rows.display()
         ),
     )?;
+    let rows = std::fs::read_to_string(rows)?;
+    let rows: Vec<&str> = rows.lines().collect();
+    ensure!(!rows.is_empty(), "nothing to copy");
+    let mut statements = String::new();
+    for some in rows.chunks(usize::try_from(each)?) {
+        statements += "COPY copied FROM STDIN;\n";
+        for row in some {
+            statements.push_str(row);
+            statements.push('\n');
+        }
+        statements += "\\.\n";
+    }
+    std::fs::write(&script, statements)?;
     let pid = postgres.pid().context("it runs")?;
     let (began, before) = (clock::now(), process::tree_cpu(pid)?);
-    sql::feed(postgres, "COPY copied FROM STDIN", &file)?;
+    sql::play(postgres, &script)?;
     let (took, cpu) = (
         began.elapsed(),
         process::tree_cpu(pid)?.saturating_sub(before),
     );
-    let rows: f64 = sql::ask(postgres, "SELECT count(*) FROM copied")?.parse()?;
-    ensure!(rows > 0.0, "nothing was copied");
-    Ok((rows / took.as_secs_f64(), cpu.as_secs_f64() * 1e6 / rows))
+    let copied: usize = sql::ask(postgres, "SELECT count(*) FROM copied")?.parse()?;
+    ensure!(
+        copied == rows.len(),
+        "{copied} of {} rows were copied",
+        rows.len()
+    );
+    let copied = copied as f64;
+    Ok((
+        copied / took.as_secs_f64(),
+        cpu.as_secs_f64() * 1e6 / copied,
+    ))
 }

@@ -1,6 +1,5 @@
 //! What the benchmarks ask the database, through psql.
 
-use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -9,24 +8,19 @@ use kaeru_e2e::postgres::Postgres;
 
 /// Runs a statement; its rows as lines, columns apart by `|`.
 pub(crate) fn ask(postgres: &Postgres, statement: &str) -> Result<String> {
-    run(postgres, &["-c", statement], Stdio::null())
+    run(postgres, &["-c", statement])
 }
 
 /// Runs a script.
 pub(crate) fn play(postgres: &Postgres, file: &Path) -> Result<String> {
-    run(postgres, &["-f", &file.to_string_lossy()], Stdio::null())
+    run(postgres, &["-f", &file.to_string_lossy()])
 }
 
-/// Runs a statement that reads this file as its input.
-pub(crate) fn feed(postgres: &Postgres, statement: &str, file: &Path) -> Result<String> {
-    run(postgres, &["-c", statement], File::open(file)?.into())
-}
-
-fn run(postgres: &Postgres, args: &[&str], input: Stdio) -> Result<String> {
+fn run(postgres: &Postgres, args: &[&str]) -> Result<String> {
     let mut command = Command::new("psql");
     command.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-h"]);
     command.arg(postgres.folder()).args(["-d", "postgres"]);
-    let output = tokio::task::block_in_place(|| command.args(args).stdin(input).output())?;
+    let output = tokio::task::block_in_place(|| command.args(args).stdin(Stdio::null()).output())?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{args:?}: {errors}");
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())

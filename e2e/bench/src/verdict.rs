@@ -3,7 +3,10 @@
 //! Nobody asks while it is measured: asking costs the cores that the verdict needs. A proxy polls on as soon as every worker
 //! of it can see the verdict, and the aggregator logs when that poll comes, and from where it goes on: so each proxy says
 //! itself when it knew. Then each is asked once, and must refuse at the first time; how long that took is added.
+//!
+//! Afterwards the same is measured with an aggregator that does nothing in between.
 
+mod floor;
 mod polls;
 
 use std::net::SocketAddr;
@@ -26,12 +29,15 @@ use crate::spread::{brief, quantile};
 use crate::stage::Stage;
 use crate::talk::Talk;
 use crate::{clock, service, sql};
+use floor::Floor;
 use polls::Polls;
 
 pub(crate) const TITLE: &str = "Verdict";
 const NOTES: &str = include_str!("../notes/verdict.md");
 const PROXIES: [usize; 3] = [1, 5, 20];
 const FAILURES: u64 = 1_000;
+/// The same, beside the floor.
+const FLOOR_FAILURES: u64 = 300;
 /// Requests a second beside the failures, over all proxies.
 const BACKGROUND_PER_S: u64 = 200;
 /// What asks whether it is refused changes nothing: else each such request would join the plan and be told of, too.
@@ -97,6 +103,7 @@ pub(crate) async fn measure(stage: &Stage) -> Result<Section> {
         .await?;
         lines.extend(with(&scene, &mut polls, proxies).await?);
     }
+    lines.extend(at_the_floor(scene).await?);
     Ok(Section {
         title: TITLE,
         notes: NOTES,
@@ -113,26 +120,13 @@ async fn with(scene: &Scene, polls: &mut Polls, proxies: usize) -> Result<Vec<Li
     let at: Vec<SocketAddr> = scene.envoys.iter().map(|e| e.sidecar.inbound).collect();
     let commit_ms = commit_ms(&scene.postgres)?;
     let background = Background::over(&at);
-    paper::progress(&format!("verdict: {FAILURES} failures, {proxies} proxies"));
     let before = scene.cpu_ms()?;
     tokio::time::sleep(WITHOUT).await;
     let between = scene.cpu_ms()?;
     let began = clock::now();
-    let mut talks = Vec::new();
-    for proxy in &at {
-        talks.push(Talk::with(*proxy).await?);
-    }
-    let mut times = Times::default();
-    for number in 0..FAILURES {
-        let event = format!("doomed-{proxies}-{number}");
-        let (known, refused) = fail(&event, &mut talks, polls, &scene.failed).await?;
-        times.known.push(known);
-        times.refused.push(refused);
-    }
+    let times = Times::of(FAILURES, &at, polls, &scene.failed).await?;
     let (took, after) = (began.elapsed(), scene.cpu_ms()?);
     background.stop()?;
-    times.known.sort_by(f64::total_cmp);
-    times.refused.sort_by(f64::total_cmp);
     let of_proxies = |what: &str| format!("{proxies} proxies: {what}");
     let mut lines = vec![Line::plain(
         of_proxies("one row and its commit beside it, ms (median of 100)"),
@@ -166,6 +160,61 @@ async fn with(scene: &Scene, polls: &mut Polls, proxies: usize) -> Result<Vec<Li
         format!("{} + {} + {}", cost(0), cost(1), cost(2)),
     ));
     Ok(lines)
+}
+
+/// The same failures beside an aggregator that neither stores nor decides, at the other's address: with all proxies, then
+/// with fewer.
+async fn at_the_floor(mut scene: Scene) -> Result<Vec<Line>> {
+    scene.aggregator.kill()?;
+    let mut polls = Polls::of_floor(Floor::start(scene.aggregator.settings.listen).await?);
+    let mut lines = Vec::new();
+    for proxies in PROXIES.into_iter().rev() {
+        scene.envoys.truncate(proxies);
+        let at: Vec<SocketAddr> = scene.envoys.iter().map(|e| e.sidecar.inbound).collect();
+        let there: Vec<String> = (0..proxies)
+            .map(|number| format!("shop/s{number}"))
+            .collect();
+        polls.keep(|service| there.iter().any(|one| one == service));
+        let background = Background::over(&at);
+        let times = Times::of(FLOOR_FAILURES, &at, &mut polls, &scene.failed).await?;
+        background.stop()?;
+        let at = |share| quantile(&times.refused, share);
+        lines.push(Line::plain(
+            format!(
+                "{proxies} proxies, an aggregator that neither stores nor decides: p50 / p99, ms"
+            ),
+            format!("{:.1} / {:.1}", at(0.5), at(0.99)),
+        ));
+    }
+    lines.reverse();
+    Ok(lines)
+}
+
+impl Times {
+    /// Of so many failures, one after the other, sorted.
+    async fn of(
+        failures: u64,
+        at: &[SocketAddr],
+        polls: &mut Polls,
+        failed: &Failed,
+    ) -> Result<Self> {
+        let proxies = at.len();
+        paper::progress(&format!("verdict: {failures} failures, {proxies} proxies"));
+        let mut talks = Vec::new();
+        for proxy in at {
+            talks.push(Talk::with(*proxy).await?);
+        }
+        let mut times = Self::default();
+        for number in 0..failures {
+            let event = format!("doomed-{proxies}-{number}");
+            let (known, refused) = fail(&event, &mut talks, polls, failed).await?;
+            times.known.push(known);
+            times.refused.push(refused);
+        }
+        times.known.sort_by(f64::total_cmp);
+        times.refused.sort_by(f64::total_cmp);
+        Ok(times)
+    }
 }
 
 impl Scene {

@@ -215,9 +215,13 @@ fn a_step_that_joins_late_is_told() -> Result<()> {
         send(world, Role::DbApi, "order.off", &id).await?;
         let joined = |event: &Value| {
             let revisions = event["decision"]["revisions"].as_array();
-            // Whether it took effect may be told later: its end may be heard after its beginning.
-            let words = "shop/db-api joined the plan";
-            revisions.is_some_and(|all| all.iter().any(|one| text(&one["text"]).contains(words)))
+            let says = |words: &str| {
+                revisions
+                    .is_some_and(|all| all.iter().any(|one| text(&one["text"]).contains(words)))
+            };
+            // Where its beginning is heard first, that it took effect is told by a later revision.
+            says("shop/db-api joined the plan (it took effect)")
+                || (says("shop/db-api joined the plan") && says("shop/db-api: it took effect"))
         };
         let event = event_when(&api, &id, "db-api's step joined", joined).await?;
         says(
